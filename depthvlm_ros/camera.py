@@ -1,0 +1,300 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The camera of an image: rectified pinhole, or as calibrated with its distortion.
+
+Pixels are (u, v), right and down, and pixel centres are whole numbers, so an image covers
+[-0.5, width - 0.5) x [-0.5, height - 0.5). Rays and points stand in the optical frame of REP 103:
+x right, y down, z forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+import functools
+import math
+
+import cv2
+import numpy as np
+
+# The numbers of distortion coefficients that each model may have; zeros count as none.
+DISTORTION_COEFFICIENTS = {
+    'plumb_bob': (4, 5),
+    'rational_polynomial': (8, 12, 14),
+    'equidistant': (4,),
+}
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """
+    A rectified pinhole camera.
+
+    :param width: image width in px.
+    :param height: image height in px.
+    :param fx: focal length in px along u.
+    :param fy: focal length in px along v.
+    :param cx: principal point in px along u, pixel centres being whole numbers.
+    :param cy: principal point in px along v.
+    :raises ValueError: a size that is no positive integer, a focal length that is not positive
+        and finite, or a principal point that is not finite.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    def __post_init__(self):
+        for name in ('width', 'height'):
+            value = getattr(self, name)
+            if int(value) != value or value < 1:
+                raise ValueError(f'{name} is {value!r}, wanted a positive whole number of pixels')
+            object.__setattr__(self, name, int(value))
+        for name in ('fx', 'fy'):
+            value = float(getattr(self, name))
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f'{name} is {value!r}, wanted a positive focal length in pixels')
+            object.__setattr__(self, name, value)
+        for name in ('cx', 'cy'):
+            value = float(getattr(self, name))
+            if not math.isfinite(value):
+                raise ValueError(f'{name} is {value!r}, wanted a finite principal point in pixels')
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def centred(cls, width: int, height: int, fx: float, fy: float | None = None) -> Intrinsics:
+        """
+        Build a camera whose principal point is the image's centre.
+
+        :param fy: focal length in px along v; fx where left out.
+        """
+        return cls(width, height, fx, fx if fy is None else fy, (width - 1) / 2, (height - 1) / 2)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Return K, (3, 3) float64."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    def crop(self, u_min: int, v_min: int, width: int, height: int) -> Intrinsics:
+        """Return the camera of the crop whose first pixel is (u_min, v_min)."""
+        return replace(self, width=width, height=height, cx=self.cx - u_min, cy=self.cy - v_min)
+
+    def resize(self, width: int, height: int) -> Intrinsics:
+        """Return the camera of this image resized to (height, width), half-pixel centres."""
+        su, sv = width / self.width, height / self.height
+        return Intrinsics(
+            width, height, self.fx * su, self.fy * sv,
+            (self.cx + 0.5) * su - 0.5, (self.cy + 0.5) * sv - 0.5)
+
+    def size_at_focal(self, f_px: float) -> tuple[int, int]:
+        """
+        Return (width, height) in px at which both focal lengths are f_px.
+
+        Each axis is scaled by its own focal length; rounding is half to even, and at least 1 px.
+        """
+        return (max(1, round(self.width * f_px / self.fx)),
+                max(1, round(self.height * f_px / self.fy)))
+
+
+@dataclass(frozen=True)
+class Roi:
+    """
+    The part of the sensor that an image shows, in px of the full sensor before binning.
+
+    A width or height of 0 means the full sensor.
+    """
+
+    x_offset: int = 0
+    y_offset: int = 0
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """
+    The numbers of a sensor_msgs/CameraInfo, without ROS.
+
+    :param width: calibrated width in px, before ROI and binning.
+    :param height: calibrated height in px, before ROI and binning.
+    :param distortion_model: 'plumb_bob', 'rational_polynomial' or 'equidistant'.
+    :param d: distortion coefficients, in OpenCV's order.
+    :param k: camera matrix of the raw image, 9 numbers row by row.
+    :param r: rotation to the rectified camera, 9 numbers; all zeros for none.
+    :param p: projection of the rectified camera, 12 numbers; all zeros for the camera matrix.
+    :param binning_x: raw columns that make one column of the image; 0 for 1.
+    :param binning_y: raw rows that make one row of the image; 0 for 1.
+    :param roi: the part of the sensor that the image shows.
+    :raises ValueError: numbers that describe no camera, named, with what was wanted.
+    """
+
+    width: int
+    height: int
+    distortion_model: str
+    d: tuple[float, ...]
+    k: tuple[float, ...]
+    r: tuple[float, ...]
+    p: tuple[float, ...]
+    binning_x: int = 1
+    binning_y: int = 1
+    roi: Roi = Roi()
+
+    def __post_init__(self):
+        for name, count in (('d', None), ('k', 9), ('r', 9), ('p', 12)):
+            numbers = tuple(float(number) for number in getattr(self, name))
+            if count is not None and len(numbers) != count:
+                raise ValueError(f'{name} has {len(numbers)} numbers, wanted {count}')
+            if not all(math.isfinite(number) for number in numbers):
+                raise ValueError(f'{name} is {list(numbers)}, wanted finite numbers')
+            object.__setattr__(self, name, numbers)
+        for name in ('binning_x', 'binning_y'):
+            object.__setattr__(self, name, max(1, int(getattr(self, name))))
+        if not any(self.k):
+            raise ValueError(
+                'K is all zeros, which means uncalibrated: calibrate the camera '
+                '(for example with camera_calibration) and publish its CameraInfo')
+        if self.k[0] <= 0 or self.k[4] <= 0:
+            raise ValueError(f'K has focal lengths {self.k[0]} and {self.k[4]}, wanted positive')
+        if any(self.p) and (self.p[0] <= 0 or self.p[5] <= 0):
+            raise ValueError(f'P has focal lengths {self.p[0]} and {self.p[5]}, wanted positive')
+        self._check_distortion()
+        self._check_size()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return the (height, width) in px of the image, ROI and binning folded in."""
+        return ((self.roi.height or self.height) // self.binning_y,
+                (self.roi.width or self.width) // self.binning_x)
+
+    @property
+    def distorted(self) -> bool:
+        """Tell whether any distortion coefficient is not zero."""
+        return any(self.d)
+
+    @property
+    def intrinsics(self) -> Intrinsics:
+        """
+        Return the camera of the rectified image, ROI and binning folded in.
+
+        It is P, or K where P is zero, whether the image is remapped to it or has come rectified.
+        As in image_geometry, a region of interest shifts the principal point and binning then
+        divides it, without a half-pixel term.
+        """
+        height, width = self.size
+        return Intrinsics(width, height, *self._folded(self._rectified_matrix()))
+
+    def rectification(self) -> Rectification | None:
+        """Return the maps from the rectified image to the raw one, or None where they agree."""
+        return _rectification(self)
+
+    def _rectified_matrix(self) -> tuple[float, float, float, float]:
+        """Return (fx, fy, cx, cy) of P, or of K where P is zero, on the full sensor."""
+        if any(self.p):
+            return self.p[0], self.p[5], self.p[2], self.p[6]
+        return self._raw_matrix()
+
+    def _raw_matrix(self) -> tuple[float, float, float, float]:
+        """Return (fx, fy, cx, cy) of K, on the full sensor."""
+        return self.k[0], self.k[4], self.k[2], self.k[5]
+
+    def _rotation(self) -> np.ndarray:
+        """Return R, (3, 3); the identity where R or P is zero."""
+        rotated = any(self.r) and any(self.p)
+        return np.array(self.r).reshape(3, 3) if rotated else np.eye(3)
+
+    def _folded(self, matrix: tuple[float, float, float, float]) -> tuple[float, ...]:
+        """Return (fx, fy, cx, cy) with ROI and binning folded in."""
+        fx, fy, cx, cy = matrix
+        return (fx / self.binning_x, fy / self.binning_y,
+                (cx - self.roi.x_offset) / self.binning_x,
+                (cy - self.roi.y_offset) / self.binning_y)
+
+    def _check_distortion(self):
+        """Check that the coefficients are those of a known model."""
+        if not self.distorted:
+            return
+        if self.distortion_model not in DISTORTION_COEFFICIENTS:
+            raise ValueError(
+                f'the distortion model is {self.distortion_model!r}, wanted one of '
+                f'{sorted(DISTORTION_COEFFICIENTS)}, or coefficients that are all zero')
+        counts = DISTORTION_COEFFICIENTS[self.distortion_model]
+        if len(self.d) not in counts:
+            raise ValueError(
+                f'{self.distortion_model} has {len(self.d)} coefficients, wanted '
+                f'{" or ".join(str(count) for count in counts)}')
+
+    def _check_size(self):
+        """Check that the calibrated size holds the region of interest and a pixel or more."""
+        roi = self.roi
+        if self.width < 1 or self.height < 1:
+            raise ValueError(
+                f'the calibrated size is {self.width} x {self.height}, wanted positive pixels')
+        if (roi.x_offset + roi.width > self.width or roi.y_offset + roi.height > self.height):
+            raise ValueError(f'{roi} lies outside the calibrated {self.width} x {self.height}')
+        if min(self.size) < 1:
+            raise ValueError(
+                f'binning {self.binning_x} x {self.binning_y} leaves nothing of the image')
+
+
+@dataclass(frozen=True, eq=False)
+class Rectification:
+    """
+    The way from a raw image to the rectified one.
+
+    :param map_u: (H, W) float32, the raw column that each rectified pixel shows, in px.
+    :param map_v: (H, W) float32, the raw row that each rectified pixel shows, in px.
+    """
+
+    map_u: np.ndarray
+    map_v: np.ndarray
+
+    @functools.cached_property
+    def valid(self) -> np.ndarray:
+        """Return (H, W) bool: the pixels that the raw image shows."""
+        height, width = self.map_u.shape
+        with np.errstate(invalid='ignore'):
+            return ((self.map_u >= -0.5) & (self.map_u <= width - 0.5)
+                    & (self.map_v >= -0.5) & (self.map_v <= height - 0.5))
+
+    @functools.cached_property
+    def _fixed_point(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the maps in the form that remaps fastest."""
+        return cv2.convertMaps(self.map_u, self.map_v, cv2.CV_16SC2)
+
+    def apply(self, raw: np.ndarray) -> np.ndarray:
+        """
+        Return the rectified image, black where the raw one shows nothing.
+
+        :param raw: (H, W) or (H, W, C), uint8.
+        :raises ValueError: an image of another size than the maps'.
+        """
+        if raw.shape[:2] != self.map_u.shape:
+            raise ValueError(
+                f'the image is {raw.shape[1]} x {raw.shape[0]}, wanted '
+                f'{self.map_u.shape[1]} x {self.map_u.shape[0]} as calibrated')
+        return cv2.remap(raw, *self._fixed_point, cv2.INTER_LINEAR)
+
+
+@functools.lru_cache(maxsize=8)
+def _rectification(calibration: Calibration) -> Rectification | None:
+    """Return the calibration's maps, or None where raw and rectified image agree."""
+    raw = _matrix(calibration._folded(calibration._raw_matrix()))
+    rectified = calibration.intrinsics.matrix
+    rotation = calibration._rotation()
+    if (not calibration.distorted and np.allclose(raw, rectified, atol=1e-9)
+            and np.allclose(rotation, np.eye(3), atol=1e-12)):
+        return None
+    height, width = calibration.size
+    d = np.array(calibration.d if calibration.distorted else (0.0,) * 4)
+    fisheye = calibration.distorted and calibration.distortion_model == 'equidistant'
+    make = cv2.fisheye.initUndistortRectifyMap if fisheye else cv2.initUndistortRectifyMap
+    return Rectification(*make(raw, d, rotation, rectified, (width, height), cv2.CV_32FC1))
+
+
+def _matrix(numbers: tuple[float, ...]) -> np.ndarray:
+    """Return the (3, 3) camera matrix of (fx, fy, cx, cy)."""
+    fx, fy, cx, cy = numbers
+    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])

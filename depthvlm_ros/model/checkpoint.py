@@ -1,0 +1,191 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Finding, checking and loading a checkpoint in the released layout.
+
+A folder with config.json, model.safetensors (or shards and their index), and a tokenizer. Only
+safetensors are read, never pickles, and no code comes from a checkpoint.
+"""
+
+import json
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import safe_open, SafetensorError
+import torch
+from transformers import AutoTokenizer
+
+from depthvlm_ros.model.config import DepthVLMConfig
+from depthvlm_ros.model.depthvlm import DepthVLM
+
+EMBEDDED = Path(__file__).resolve().parent.parent / 'checkpoints'
+FILES = ['*.json', '*.safetensors', '*.jinja', '*.txt']
+SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+TIED_KEY = 'lm_head.weight'
+SHOWN = 3  # keys named in an error
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the text names it and what is wrong with it."""
+
+
+def locate(name, revision=None):
+    """
+    Find a checkpoint's folder, fetching it from the hub where it is not a folder here.
+
+    :param name: 'nano' (embedded), a folder, or a hub id such as 'JonnyYu828/DepthVLM-4B'.
+    :param revision: branch, tag or commit of a hub id.
+    :raises CheckpointError: nothing there by that name.
+    """
+    embedded = EMBEDDED / str(name)
+    if '/' not in str(name) and embedded.is_dir():
+        return embedded
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or str(name).startswith(('.', '~')) or str(name).count('/') != 1:
+        raise CheckpointError(f"model '{name}': no such folder; wanted 'nano', a folder with "
+                              "config.json and model.safetensors, or a hub id 'owner/name'")
+    try:
+        return Path(snapshot_download(str(name), revision=revision, allow_patterns=FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
+        at = f' at revision {revision}' if revision else ''
+        raise CheckpointError(
+            f"model '{name}'{at}: neither a folder here nor to be had from the hub "
+            f'({type(e).__name__}: {str(e).splitlines()[0]}); check the name and the network, '
+            'or give a folder') from e
+
+
+def read_config(folder):
+    """
+    Read and check config.json.
+
+    :return: DepthVLMConfig.
+    :raises CheckpointError: missing, unreadable, another model, or values out of range.
+    """
+    path = Path(folder) / 'config.json'
+    try:
+        fields = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError as e:
+        raise CheckpointError(f'{folder}: has no config.json, wanted a checkpoint folder') from e
+    except (ValueError, OSError) as e:
+        raise CheckpointError(f'{path}: not readable as JSON ({e})') from e
+    if not isinstance(fields, dict) or fields.get('model_type') != 'qwen3_vl':
+        kind = fields.get('model_type') if isinstance(fields, dict) else type(fields).__name__
+        raise CheckpointError(f"{path}: model_type is {kind!r}, wanted 'qwen3_vl'")
+    try:
+        return DepthVLMConfig.from_dict(fields)
+    except (TypeError, ValueError, AttributeError, KeyError) as e:
+        raise CheckpointError(f'{path}: {e}') from e
+
+
+def shard_files(folder):
+    """
+    List the safetensors files of a checkpoint.
+
+    :raises CheckpointError: none, an index that names a missing file, or pickles only.
+    """
+    folder = Path(folder)
+    if (folder / INDEX).is_file():
+        try:
+            names = sorted(set(json.loads((folder / INDEX).read_text())['weight_map'].values()))
+        except (ValueError, KeyError, AttributeError) as e:
+            raise CheckpointError(f'{folder / INDEX}: not a shard index ({e!r})') from e
+        for name in names:
+            if Path(name).name != name or not name.endswith('.safetensors'):
+                raise CheckpointError(f'{folder / INDEX}: names {name!r}, '
+                                      'wanted safetensors files beside it')
+            if not (folder / name).is_file():
+                raise CheckpointError(f'{folder}: {name} is missing, its index names it')
+        return [folder / name for name in names]
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if any(folder.glob('*.bin')) or any(folder.glob('*.pt')):
+        raise CheckpointError(f'{folder}: has pickled weights only, wanted {SINGLE} '
+                              '(pickles can run code and are not read)')
+    raise CheckpointError(f'{folder}: has neither {SINGLE} nor {INDEX}')
+
+
+def stored_shapes(folder):
+    """
+    Read every stored key and its shape from the files' headers.
+
+    :raises CheckpointError: an unreadable or truncated file, or a key stored twice.
+    """
+    shapes = {}
+    for path in shard_files(folder):
+        try:
+            with safe_open(path, framework='pt') as file:
+                for key in file.keys():
+                    if key in shapes:
+                        raise CheckpointError(f'{path}: {key} is stored in another file too')
+                    shapes[key] = tuple(file.get_slice(key).get_shape())
+        except (SafetensorError, OSError) as e:
+            size = path.stat().st_size if path.exists() else 0
+            raise CheckpointError(f'{path}: unreadable or truncated ({size} bytes): {e}') from e
+    return shapes
+
+
+def named(keys):
+    """Name the first few of some keys for an error."""
+    keys = sorted(keys)
+    more = f' and {len(keys) - SHOWN} more' if len(keys) > SHOWN else ''
+    return ', '.join(keys[:SHOWN]) + more
+
+
+def check_keys(folder, config):
+    """
+    Hold the stored keys and shapes against what the configuration asks for.
+
+    :raises CheckpointError: no depth head; missing or unexpected keys; a wrong shape.
+    """
+    with torch.device('meta'):
+        wanted = {k: tuple(v.shape) for k, v in DepthVLM(config).state_dict().items()}
+    stored = stored_shapes(folder)
+    if not any(key.startswith('depth_head.') for key in stored):
+        raise CheckpointError(
+            f'{folder}: has no depth_head keys: this is a plain Qwen3-VL, wanted a DepthVLM '
+            'checkpoint (a plain one is only a start for training)')
+    missing = wanted.keys() - stored.keys()
+    if config.tie_word_embeddings:
+        missing -= {TIED_KEY}
+    if missing:
+        raise CheckpointError(f'{folder}: lacks {named(missing)}')
+    unexpected = stored.keys() - wanted.keys()
+    if unexpected:
+        raise CheckpointError(f'{folder}: has keys that the model does not know: '
+                              f'{named(unexpected)}')
+    for key, shape in stored.items():
+        if shape != wanted[key]:
+            raise CheckpointError(f'{folder}: {key} is {list(shape)}, config.json asks for '
+                                  f'{list(wanted[key])}')
+
+
+def load_tokenizer(folder):
+    """
+    Load a checkpoint's tokenizer.
+
+    :raises CheckpointError: none there, or not readable.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise CheckpointError(f'{folder}: no readable tokenizer ({str(e).splitlines()[0]}), '
+                              'wanted tokenizer.json and tokenizer_config.json') from e
+
+
+def load_model(folder, config, device, dtype):
+    """
+    Load checked weights, strictly.
+
+    :param device: torch.device.
+    :param dtype: torch.dtype.
+    :return: DepthVLM in evaluation mode.
+    :raises CheckpointError: see check_keys.
+    """
+    check_keys(folder, config)
+    model = DepthVLM.from_pretrained(
+        folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True)
+    return model.to(device).eval()

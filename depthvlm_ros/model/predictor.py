@@ -1,0 +1,176 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The model as its users meet it: load once; look at images; ask about them."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import DynamicCache
+
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.model import checkpoint
+from depthvlm_ros.model.decoding import Decoding
+from depthvlm_ros.model.preprocessing import plan_resize, preprocess
+from depthvlm_ros.model.prompt import Prompt
+
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
+
+@dataclass(frozen=True)
+class View:
+    """
+    An image that was looked at.
+
+    :param depth_m: (H, W) float32, metres along the optical axis, NaN where invalid.
+    :param intrinsics: the image's camera; the depth's too.
+    :param image_tokens: how many tokens the network saw.
+    :param cache: the key-value cache of [system text, image], which questions continue.
+    :param next_position: multimodal position of the token after it.
+    """
+
+    depth_m: np.ndarray
+    intrinsics: Intrinsics
+    image_tokens: int
+    cache: DynamicCache = field(repr=False)
+    next_position: int
+
+
+def resolve_device(device):
+    """
+    Name the torch.device of 'auto', 'cpu', 'cuda' or 'cuda:N'.
+
+    :raises ValueError: a device that is not there.
+    """
+    if str(device) == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as e:
+        raise ValueError(f"device is {device!r}, wanted 'auto', 'cpu', 'cuda' or 'cuda:N'") from e
+    if resolved.type == 'cuda' and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'device is {device!r}, but torch sees {torch.cuda.device_count()} CUDA '
+                         "devices; wanted one of those, 'cpu' or 'auto'")
+    return resolved
+
+
+def resolve_dtype(dtype, device):
+    """
+    Name the torch.dtype of 'auto' (bfloat16 on a GPU, float32 on a CPU) or of a name.
+
+    :raises ValueError: another name.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == 'auto':
+        return torch.bfloat16 if device.type == 'cuda' else torch.float32
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}, wanted 'auto' or one of {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+class Predictor:
+    """
+    A loaded model.
+
+    Not thread-safe: one thread owns it. Build it with `from_pretrained`.
+    """
+
+    def __init__(self, model, tokenizer, name='', max_image_tokens=0):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.max_image_tokens = max_image_tokens
+        self.prompt = Prompt.of(tokenizer)
+        if self.prompt.image != model.config.image_token_id:
+            raise checkpoint.CheckpointError(
+                f'model {name!r}: the tokenizer\'s image token is {self.prompt.image}, config.json '
+                f'says {model.config.image_token_id}; wanted the same')
+
+    @classmethod
+    def from_pretrained(cls, name, *, device='auto', dtype='auto', revision=None,
+                        max_image_tokens=0):
+        """
+        Load a checkpoint in the released layout.
+
+        :param name: 'nano' (embedded; knows synthetic rooms only), a folder, or a hub id such as
+            'JonnyYu828/DepthVLM-4B'.
+        :param device: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:N'.
+        :param dtype: 'auto' (bfloat16 on a GPU, float32 on a CPU) or a name.
+        :param revision: branch, tag or commit of a hub id.
+        :param max_image_tokens: most image tokens, 0 for no bound but the checkpoint's; fewer are
+            faster and coarser, and the depth stays metric.
+        :raises CheckpointError: a checkpoint that cannot be used; the text says why.
+        :raises ValueError: a device or dtype that is not there.
+        """
+        device = resolve_device(device)
+        dtype = resolve_dtype(dtype, device)
+        folder = checkpoint.locate(name, revision)
+        config = checkpoint.read_config(folder)
+        tokenizer = checkpoint.load_tokenizer(folder)
+        model = checkpoint.load_model(folder, config, device, dtype)
+        try:
+            return cls(model, tokenizer, str(name), max_image_tokens or 0)
+        except ValueError as e:
+            raise checkpoint.CheckpointError(f'{folder}: {e}') from e
+
+    @property
+    def config(self):
+        """Return the model's DepthVLMConfig."""
+        return self.model.config
+
+    @property
+    def device(self):
+        """Return the torch.device that the model is on."""
+        return self.model.device
+
+    @torch.inference_mode()
+    def look(self, rgb, intrinsics):
+        """
+        Run the model once over an image.
+
+        :param rgb: (H, W, 3) uint8, array or tensor.
+        :param intrinsics: the image's (rectified) camera, of the same size.
+        :return: View: depth of the input's size, and the cache that questions continue.
+        :raises ValueError: a wrong shape, dtype or size.
+        """
+        pixels, grid = preprocess(rgb, intrinsics, self.config, self.max_image_tokens, self.device)
+        plan = plan_resize(intrinsics, self.config, self.max_image_tokens)
+        tokens = pixels.shape[0] // self.config.vision_config.spatial_merge_size ** 2
+        ids = torch.tensor([self.prompt.prefix(tokens)], device=self.device)
+        positions = self.model.positions(ids, image_grid_thw=grid)
+        cache = DynamicCache()
+        out = self.model(ids, pixel_values=pixels, image_grid_thw=grid, position_ids=positions,
+                         past_key_values=cache, logits_to_keep=0)
+        depth = F.interpolate(out.depth_pred[0][None, None], mode='bilinear',
+                              size=(intrinsics.height, intrinsics.width))[0, 0]
+        depth = (depth * plan.depth_scale).cpu().numpy()
+        depth[~np.isfinite(depth)] = np.nan
+        return View(depth, intrinsics, tokens, cache, int(positions.max()) + 1)
+
+    def begin(self, view, question, max_tokens=128):
+        """
+        Begin an answer that the caller steps through token by token.
+
+        :param view: what `look` returned.
+        :param question: a person's words.
+        :param max_tokens: most tokens of the answer.
+        :return: Decoding.
+        :raises ValueError: max_tokens below 1.
+        """
+        return Decoding(self.model, self.tokenizer, self.prompt, view, question, max_tokens)
+
+    def ask(self, view, question, max_tokens=128):
+        """Answer a question about a view: `begin`, stepped to its end; returns Answer."""
+        decoding = self.begin(view, question, max_tokens)
+        while decoding.step():
+            pass
+        return decoding.answer()
+
+    def close(self):
+        """Free the model and its device memory; the predictor is of no use afterwards."""
+        on_gpu = self.model is not None and self.device.type == 'cuda'
+        self.model = None
+        if on_gpu:
+            torch.cuda.empty_cache()
