@@ -1,0 +1,133 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Judging an answer in words against the exact one."""
+
+from __future__ import annotations
+
+import re
+
+from depthvlm_ros.spatial import Place, read_places
+
+from . import wording
+from .frame import Frame
+from .questions import pixel_at
+from .vocabulary import LABELS, SURFACES
+
+DEFAULT_TOLERANCE = 0.25
+LEAST_BOX_OVERLAP = 0.5
+# Without a frame a point is right within this distance of the true one, thousandths of the image.
+POINT_TOLERANCE_1000 = 50.0
+
+_NAME = '(' + '|'.join(sorted({*LABELS, *SURFACES}, key=len, reverse=True)) + ')'
+_METRES = re.compile(r'(-?\d+(?:\.\d+)?)\s*(?:m|meters?|metres?)\b')
+_CLOSER = re.compile(rf'\b{_NAME} is (?:the )?(?:closer|nearer)')
+_NAMED = re.compile(rf'\b{_NAME}\b')
+_NUMBER = re.compile(r'\bthere (?:is|are) (no|\d+)\b')
+_ABSENT = re.compile(rf'\bthere is no {_NAME}\b')
+
+
+def judge(
+    kind: str,
+    answer: str,
+    truth: str,
+    frame: Frame | None = None,
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> bool:
+    """
+    Tell whether an answer is right.
+
+    Distances are right within a share of the true one, boxes when they overlap the true one at
+    least by half (intersection over union), points when they lie on the thing, places when the
+    thing is the right one; all else when it says the same.
+
+    :param kind: the question's kind, one of wording.KINDS.
+    :param answer: the words to judge.
+    :param truth: the exact answer, as Frame.questions gives it.
+    :param frame: what was asked about; without it, a point is right near the true one.
+    :param tolerance: accepted share of error in distances.
+    :raises ValueError: another kind.
+    """
+    if kind not in wording.KINDS:
+        raise ValueError(f'kind is {kind!r}, wanted one of {wording.KINDS}')
+    answer, truth = answer.strip().lower(), truth.strip().lower()
+    if kind in ('far', 'apart'):
+        return _is_near(_first(_METRES, answer), _first(_METRES, truth), tolerance)
+    if kind == 'point':
+        return _is_on(answer, truth, frame)
+    if kind == 'box':
+        return _overlaps(answer, truth)
+    if kind == 'side':
+        return _side(answer) is not None and _side(answer) == _side(truth)
+    if kind == 'depth':
+        return answer == truth
+    said = {'closer': _CLOSER, 'count': _NUMBER, 'what': _NAMED, 'absent': _ABSENT}[kind]
+    found = _first(said, answer)
+    return found is not None and _as_number(found) == _as_number(_first(said, truth))
+
+
+def _first(pattern: re.Pattern, text: str) -> str | None:
+    """Return the first group of a pattern's first match."""
+    match = pattern.search(text)
+    return match.group(1) if match else None
+
+
+def _as_number(word: str) -> str:
+    """Return 0 for no, and anything else as it is."""
+    return '0' if word == 'no' else word
+
+
+def _is_near(answer_m: str | None, truth_m: str, tolerance: float) -> bool:
+    """Tell whether a distance is within its tolerance."""
+    if answer_m is None:
+        return False
+    return abs(float(answer_m) - float(truth_m)) <= tolerance * float(truth_m) + 1e-9
+
+
+def _only_place(text: str, truth: Place) -> Place | None:
+    """Return the place in an answer; None when it names none, several, or another thing."""
+    places = read_places(text)
+    if len(places) != 1 or places[0].label not in ('', truth.label):
+        return None
+    return places[0]
+
+
+def _is_on(answer: str, truth: str, frame: Frame | None) -> bool:
+    """Tell whether a point is on its thing."""
+    true = read_places(truth)[0]
+    place = _only_place(answer, true)
+    if place is None or place.point_1000 is None:
+        return False
+    x, y = place.point_1000
+    if not (0 <= x <= 1000 and 0 <= y <= 1000):
+        return False
+    if frame is None:
+        far = max(abs(x - true.point_1000[0]), abs(y - true.point_1000[1]))
+        return far <= POINT_TOLERANCE_1000
+    index = next(thing.index for thing in frame.objects if thing.label == true.label)
+    u, v = pixel_at(frame, x, y)
+    return bool(frame.object_ids[v, u] == index)
+
+
+def _overlaps(answer: str, truth: str) -> bool:
+    """Tell whether a box covers its thing."""
+    true = read_places(truth)[0]
+    place = _only_place(answer, true)
+    if place is None or place.box_1000 is None:
+        return False
+    a, b = place.box_1000, true.box_1000
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return False
+    common = width * height
+    both = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - common
+    return common / both >= LEAST_BOX_OVERLAP
+
+
+def _side(text: str) -> tuple[str, str] | None:
+    """Return (left thing, right thing); None unless two things and one side are named."""
+    names = _NAMED.findall(text)
+    sides = re.findall(r'\b(left|right)\b', text)
+    if len(names) != 2 or len(sides) != 1:
+        return None
+    return (names[0], names[1]) if sides[0] == 'left' else (names[1], names[0])
