@@ -10,14 +10,13 @@ safetensors are read, never pickles, and no code comes from a checkpoint.
 import json
 from pathlib import Path
 
+from depthvlm_ros.model.config import DepthVLMConfig
+from depthvlm_ros.model.depthvlm import DepthVLM
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import safe_open, SafetensorError
 import torch
 from transformers import AutoTokenizer
-
-from depthvlm_ros.model.config import DepthVLMConfig
-from depthvlm_ros.model.depthvlm import DepthVLM
 
 EMBEDDED = Path(__file__).resolve().parent.parent / 'checkpoints'
 FILES = ['*.json', '*.safetensors', '*.jinja', '*.txt']

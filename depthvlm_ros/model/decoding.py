@@ -4,11 +4,10 @@
 
 from dataclasses import dataclass
 
-import torch
-from transformers import DynamicCache
-
 from depthvlm_ros import spatial
 from depthvlm_ros.model.prompt import encode_words
+import torch
+from transformers import DynamicCache
 
 
 @dataclass(frozen=True)

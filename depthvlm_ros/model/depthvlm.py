@@ -4,14 +4,13 @@
 
 from dataclasses import dataclass
 
+from depthvlm_ros.model.config import DepthVLMConfig
+from depthvlm_ros.model.depth_head import build_depth_head
 import torch
 from torch import nn
 from transformers import Cache
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel, Qwen3VLPreTrainedModel
 from transformers.utils import ModelOutput
-
-from depthvlm_ros.model.config import DepthVLMConfig
-from depthvlm_ros.model.depth_head import build_depth_head
 
 
 @dataclass

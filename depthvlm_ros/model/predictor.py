@@ -4,16 +4,15 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from transformers import DynamicCache
-
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import checkpoint
 from depthvlm_ros.model.decoding import Decoding
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
 from depthvlm_ros.model.prompt import Prompt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import DynamicCache
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -85,7 +84,7 @@ class Predictor:
         self.prompt = Prompt.of(tokenizer)
         if self.prompt.image != model.config.image_token_id:
             raise checkpoint.CheckpointError(
-                f'model {name!r}: the tokenizer\'s image token is {self.prompt.image}, config.json '
+                f"model {name!r}: the tokenizer's image token is {self.prompt.image}, config.json "
                 f'says {model.config.image_token_id}; wanted the same')
 
     @classmethod

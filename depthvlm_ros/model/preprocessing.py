@@ -104,7 +104,7 @@ def resize_u8(image, size, mode):
     for target in ((image.shape[1], width), (height, width)):
         if tuple(image.shape[1:]) != target:
             image = F.interpolate(image[None], size=target, mode=mode, antialias=True)[0]
-            image = image.round().clamp(0, 255)
+            image = (image + 0.5).floor().clamp(0, 255)  # halves go up, as in Pillow
     return image
 
 

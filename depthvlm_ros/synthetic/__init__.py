@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rooms with exact depth, and questions about them with exact answers."""
 
-from .frame import Frame, VisibleObject
-from .judge import judge
-from .pose import Pose
-from .scene import Scene
-from .texts import all_texts
+from depthvlm_ros.synthetic.frame import Frame, VisibleObject
+from depthvlm_ros.synthetic.judge import judge
+from depthvlm_ros.synthetic.pose import Pose
+from depthvlm_ros.synthetic.scene import Scene
 
-__all__ = ['Frame', 'Pose', 'Scene', 'VisibleObject', 'all_texts', 'judge']
+__all__ = ['Frame', 'Pose', 'Scene', 'VisibleObject', 'judge']

@@ -7,11 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.synthetic.pose import Pose
+from depthvlm_ros.synthetic.questions import ask_about
+from depthvlm_ros.synthetic.vocabulary import label_of
 import numpy as np
-
-from .pose import Pose
-from .questions import ask_about
-from .vocabulary import label_of
 
 # Below these a thing is neither asked about nor called absent.
 LEAST_SHARE_OF_IMAGE = 0.0015

@@ -7,11 +7,10 @@ from __future__ import annotations
 import re
 
 from depthvlm_ros.spatial import Place, read_places
-
-from . import wording
-from .frame import Frame
-from .questions import pixel_at
-from .vocabulary import LABELS, SURFACES
+from depthvlm_ros.synthetic import wording
+from depthvlm_ros.synthetic.frame import Frame
+from depthvlm_ros.synthetic.questions import pixel_at
+from depthvlm_ros.synthetic.vocabulary import LABELS, SURFACES
 
 DEFAULT_TOLERANCE = 0.25
 LEAST_BOX_OVERLAP = 0.5

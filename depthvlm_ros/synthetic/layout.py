@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import math
 
+from depthvlm_ros.synthetic.light import Light
+from depthvlm_ros.synthetic.room import Door, DOOR_WIDTH_M, Finish, Room
+from depthvlm_ros.synthetic.sensor import Sensor
+from depthvlm_ros.synthetic.shapes import Ball, Box, Cone, Cylinder, Solid
+from depthvlm_ros.synthetic.vocabulary import COLOURS, SHAPES
+from depthvlm_ros.synthetic.walk import Walk
 import numpy as np
-
-from .light import Light
-from .room import Door, DOOR_WIDTH_M, Finish, Room
-from .sensor import Sensor
-from .shapes import Ball, Box, Cone, Cylinder, Solid
-from .vocabulary import COLOURS, SHAPES
-from .walk import Walk
 
 SPLITS = {'train': 0, 'held_out': 1}
 

@@ -51,4 +51,4 @@ class Light:
         to_lamp = [np.float32(lamp[i]) - points[i] for i in range(3)]
         distance2 = to_lamp[0] ** 2 + to_lamp[1] ** 2 + to_lamp[2] ** 2
         toward = normal[0] * to_lamp[0] + normal[1] * to_lamp[1] + normal[2] * to_lamp[2]
-        return self._fall(np.maximum(toward, 0), distance2)
+        return self._fall(np.clip(toward, 0, np.inf), distance2)

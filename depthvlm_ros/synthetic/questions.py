@@ -8,14 +8,13 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
+from depthvlm_ros.synthetic import wording
+from depthvlm_ros.synthetic.vocabulary import COLOURS, LABELS, PLURALS, SHAPES, SURFACES
+from depthvlm_ros.synthetic.wording import the
 import numpy as np
 
-from . import wording
-from .vocabulary import COLOURS, LABELS, PLURALS, SHAPES, SURFACES
-from .wording import the
-
 if TYPE_CHECKING:
-    from .frame import Frame, VisibleObject
+    from depthvlm_ros.synthetic.frame import Frame, VisibleObject
 
 # Two things closer to each other than these are not compared.
 LEAST_DEPTH_RATIO = 1.10

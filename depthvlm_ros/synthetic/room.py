@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from depthvlm_ros.synthetic.light import Light
+from depthvlm_ros.synthetic.pose import Pose
+from depthvlm_ros.synthetic.rays import Rays
+from depthvlm_ros.synthetic.vocabulary import DOOR_PAINT
 import numpy as np
-
-from .light import Light
-from .pose import Pose
-from .rays import Rays
-from .vocabulary import DOOR_PAINT
 
 FLOOR_TILE_M = 0.40
 CEILING_TILE_M = 0.60
@@ -106,7 +105,9 @@ class Room:
             if (corners @ row).max() <= 0:
                 continue
             candidate = rays.affine(row)
-            np.copyto(planes, plane, where=candidate > inverse)
+            # A later plane has a larger number, so the last to be in front keeps its own.
+            in_front = (candidate > inverse).view(np.uint8)
+            np.maximum(planes, in_front * np.uint8(plane), out=planes)
             np.maximum(inverse, candidate, out=inverse)
         return 1 / inverse, planes
 
@@ -183,11 +184,11 @@ class _Patch:
                 np.abs(step, out=step)
                 width = step if width is None else np.add(width, step, out=width)
             width *= depth
-            widths.append(np.maximum(width, np.float32(1e-4), out=width))
+            widths.append(np.clip(width, 1e-4, np.inf, out=width))
         return cls(plane, bound, axes, a, b, *widths)
 
 
-def _pattern(x: np.ndarray, width: np.ndarray, joint: float) -> tuple[np.ndarray, np.ndarray]:
+def pattern(x: np.ndarray, width: np.ndarray, joint: float) -> tuple[np.ndarray, np.ndarray]:
     """
     Average alternating tiles and their joints over x +- width / 2.
 
@@ -196,29 +197,29 @@ def _pattern(x: np.ndarray, width: np.ndarray, joint: float) -> tuple[np.ndarray
     :param joint: width of the joints, in tiles.
     :return: the share of the tiles' contrast, -1 to 1, and how much is joint, 0 to 1.
     """
-    half = x * np.float32(0.5)
-    # The position within a period of two tiles, -1 to 1: of the second tile where negative.
-    half -= np.rint(half)
-    half *= 2
-    edge = np.abs(half)
-    edge -= np.float32(0.5)
-    np.abs(edge, out=edge)
-    np.subtract(np.float32(0.5), edge, out=edge)
-    narrow = np.minimum(width, 1)
+    # The distance to the nearest edge of a tile, at most a half, negative in every second tile.
+    shade = x * np.float32(0.5)
+    shade += np.float32(0.25)
+    shade -= np.rint(shade)
+    np.abs(shade, out=shade)
+    shade *= 2
+    shade -= np.float32(0.5)
+    edge = np.abs(shade)
+    narrow = np.clip(width, 0, 1)
     scale = 1 / narrow
-    shade = np.minimum(edge * scale * 2, 1)
+    shade *= scale
+    shade *= 2
+    np.clip(shade, -1, 1, out=shade)
     # Averaged over two tiles nothing is left of their contrast.
-    shade *= np.maximum(1 - (width - narrow), 0)
-    np.copysign(shade, half, out=shade)
+    shade *= np.clip(2 - width, 0, 1)
     # What footprint and joint have in common, no more than either of them.
     cover = narrow
     cover += np.float32(joint)
     cover *= np.float32(0.5)
     cover -= edge
-    np.maximum(cover, 0, out=cover)
-    np.minimum(cover, np.float32(joint), out=cover)
+    np.clip(cover, 0, np.float32(joint), out=cover)
     cover *= scale
-    return shade, np.minimum(cover, 1, out=cover)
+    return shade, np.clip(cover, 0, 1, out=cover)
 
 
 def _blend(paint: np.ndarray, over: tuple[float, float, float], cover: np.ndarray) -> np.ndarray:
@@ -231,8 +232,8 @@ def _blend(paint: np.ndarray, over: tuple[float, float, float], cover: np.ndarra
 def _tiled(finish: Finish, patch: _Patch, tile_m: float) -> np.ndarray:
     """Return square tiles of alternating shade with joints."""
     scale = np.float32(1 / tile_m)
-    shade, cover = _pattern(patch.a * scale, patch.width_a * scale, finish.line_m / tile_m)
-    shade_b, cover_b = _pattern(patch.b * scale, patch.width_b * scale, finish.line_m / tile_m)
+    shade, cover = pattern(patch.a * scale, patch.width_a * scale, finish.line_m / tile_m)
+    shade_b, cover_b = pattern(patch.b * scale, patch.width_b * scale, finish.line_m / tile_m)
     shade *= shade_b
     cover += cover_b - cover * cover_b
     return _shaded(finish, shade, cover)
@@ -241,7 +242,7 @@ def _tiled(finish: Finish, patch: _Patch, tile_m: float) -> np.ndarray:
 def _panelled(finish: Finish, patch: _Patch) -> np.ndarray:
     """Return upright panels with joints between them."""
     scale = np.float32(1 / PANEL_M)
-    return _shaded(finish, *_pattern(
+    return _shaded(finish, *pattern(
         patch.a * scale, patch.width_a * scale, finish.line_m / PANEL_M))
 
 

@@ -7,18 +7,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.synthetic.frame import Frame, measure_object, VisibleObject
+from depthvlm_ros.synthetic.layout import (
+    draw_light,
+    draw_room,
+    draw_sensor,
+    draw_solids,
+    draw_walk,
+    SPLITS,
+)
+from depthvlm_ros.synthetic.light import Light
+from depthvlm_ros.synthetic.pose import Pose
+from depthvlm_ros.synthetic.rays import NEAREST_M, Rays
+from depthvlm_ros.synthetic.room import FLOOR, Room
+from depthvlm_ros.synthetic.sensor import Sensor
+from depthvlm_ros.synthetic.shapes import Solid
+from depthvlm_ros.synthetic.vocabulary import DOOR, DOOR_COLOUR, PAINTS
+from depthvlm_ros.synthetic.walk import Walk
 import numpy as np
-
-from .frame import Frame, measure_object, VisibleObject
-from .layout import draw_light, draw_room, draw_sensor, draw_solids, draw_walk, SPLITS
-from .light import Light
-from .pose import Pose
-from .rays import NEAREST_M, Rays
-from .room import FLOOR, Room
-from .sensor import Sensor
-from .shapes import Solid
-from .vocabulary import DOOR, DOOR_COLOUR, PAINTS
-from .walk import Walk
 
 # The empty room is drawn in bands of about so many pixels, which stay in a processor's cache.
 _BAND_PIXELS = 80000
@@ -170,7 +176,7 @@ class _Canvas:
             return
         x, y = (self.rays.affine(t_solid_optical[i, :3], window) * self.depth_m[window]
                 + np.float32(t_solid_optical[i, 3]) for i in range(2))
-        near = np.maximum(1 - solid.gap_m(x, y) * np.float32(1 / _SHADOW_REACH_M), 0)
+        near = np.clip(1 - solid.gap_m(x, y) * np.float32(1 / _SHADOW_REACH_M), 0, np.inf)
         near *= near
         near *= self.surfaces[window] == FLOOR
         self.radiance[(slice(None), *window)] *= 1 - np.float32(_SHADOW) * near

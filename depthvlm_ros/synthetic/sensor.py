@@ -42,16 +42,18 @@ class Sensor:
         x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
         y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
         falloff = 1 - np.float32(self.vignetting / 2) * (x * x + y * y)
-        for channel in range(3):
-            plane = radiance[channel]
+        # Half a step more, because the conversion to uint8 cuts off.
+        noise = _noise(radiance.shape, self.noise, key)
+        noise += np.float32(0.5)
+        channels = []
+        for gain, plane, grain in zip(self.gains, radiance, noise, strict=True):
             plane *= falloff
-            plane *= np.float32(self.gains[channel] * 255 ** 2)
-        # The square root stands for the display's gamma.
-        image = cv2.merge(list(np.sqrt(radiance, out=radiance)))
-        image = cv2.GaussianBlur(image, (3, 3), self.blur_px)
-        image += _noise(image.shape, self.noise, key)
-        np.clip(image, 0, 255, out=image)
-        return np.rint(image, out=image).astype(np.uint8)
+            plane *= np.float32(gain * 255 ** 2)
+            # The square root stands for the display's gamma.
+            np.sqrt(plane, out=plane)
+            grain += cv2.GaussianBlur(plane, (3, 3), self.blur_px)
+            channels.append(np.clip(grain, 0, 255, out=grain).astype(np.uint8))
+        return cv2.merge(channels)
 
 
 @lru_cache(maxsize=1)

@@ -77,7 +77,7 @@ class Solid:
         :param x: points in its own frame.
         :param y: points in its own frame.
         """
-        return np.maximum(np.sqrt(x * x + y * y) - np.float32(self.reach_m), 0)
+        return np.clip(np.sqrt(x * x + y * y) - np.float32(self.reach_m), 0, np.inf)
 
 
 def _slab(q: np.ndarray, d: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray]:
@@ -119,8 +119,8 @@ class Box(Solid):
 
     def gap_m(self, x, y):
         """Return the distance of floor points to its underside."""
-        dx = np.maximum(np.abs(x) - np.float32(self.half_m[0]), 0)
-        dy = np.maximum(np.abs(y) - np.float32(self.half_m[1]), 0)
+        dx = np.clip(np.abs(x) - np.float32(self.half_m[0]), 0, np.inf)
+        dy = np.clip(np.abs(y) - np.float32(self.half_m[1]), 0, np.inf)
         return np.sqrt(dx * dx + dy * dy)
 
 
@@ -146,14 +146,14 @@ class Ball(Solid):
         closest = -(q[0] * d[0] + q[1] * d[1] + q[2] * d[2]) / a
         p = [q[i] + closest * d[i] for i in range(3)]
         inside = np.float32(self.radius_m ** 2) - (p[0] * p[0] + p[1] * p[1] + p[2] * p[2])
-        back = np.sqrt(np.maximum(inside, 0) / a)
+        back = np.sqrt(np.clip(inside, 0, np.inf) / a)
         scale = np.float32(1 / self.radius_m)
         normal = [(p[i] - back * d[i]) * scale for i in range(3)]
         return closest - back, inside >= 0, normal
 
     def gap_m(self, x, y):
         """Return the distance of floor points to the part of the ball that is near the floor."""
-        return np.maximum(np.sqrt(x * x + y * y) - np.float32(0.5 * self.radius_m), 0)
+        return np.clip(np.sqrt(x * x + y * y) - np.float32(0.5 * self.radius_m), 0, np.inf)
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class Cylinder(Solid):
         closest = -(q[0] * d[0] + q[1] * d[1]) / a
         px, py = q[0] + closest * d[0], q[1] + closest * d[1]
         inside = np.float32(self.radius_m ** 2) - (px * px + py * py)
-        back = np.sqrt(np.maximum(inside, 0) / a)
+        back = np.sqrt(np.clip(inside, 0, np.inf) / a)
         side = closest - back
         cap, cap_leave = _slab(q[2], d[2], self.height_m / 2)
         enter = np.maximum(side, cap)
@@ -220,7 +220,7 @@ class Cone(Solid):
         b = q[0] * d[0] + q[1] * d[1] + k2 * below_tip * d[2]
         c = q[0] * q[0] + q[1] * q[1] - k2 * below_tip * below_tip
         inside = b * b - a * c
-        root = np.sqrt(np.maximum(inside, 0))
+        root = np.sqrt(np.clip(inside, 0, np.inf))
         far = np.float32(np.inf)
         side = np.full_like(a, far)
         for s in ((-b - root) / a, (-b + root) / a):

@@ -7,9 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 import math
 
+from depthvlm_ros.synthetic.pose import Pose
 import numpy as np
-
-from .pose import Pose
 
 PERIOD_S = 20.0
 

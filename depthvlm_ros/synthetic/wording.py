@@ -9,7 +9,7 @@ Places in questions and answers count from 0 to 1000 across and down the image.
 
 from __future__ import annotations
 
-from .vocabulary import PLURALS
+from depthvlm_ros.synthetic.vocabulary import PLURALS
 
 # Asks for the depth map instead of words; the wording is fixed.
 DEPTH_QUESTION = ('Given this image, estimate the metric depth (in meters, rounded to two decimal '

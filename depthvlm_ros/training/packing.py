@@ -10,9 +10,8 @@ as asking each alone, for one encoding of the image.
 
 from dataclasses import dataclass
 
-import torch
-
 from depthvlm_ros.model.prompt import encode_words
+import torch
 
 IGNORED = -100  # label of a token that is not supervised
 

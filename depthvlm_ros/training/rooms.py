@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import math
 
 import cv2
-import numpy as np
-import torch
-
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
 from depthvlm_ros.synthetic import Scene
 from depthvlm_ros.synthetic.vocabulary import COLOURS, DOOR_COLOUR, SHAPES, SURFACES
 from depthvlm_ros.training.packing import conversation_ids, pack, Packed
+import numpy as np
+import torch
 
 ASPECTS = (4 / 3, 4 / 3, 16 / 9, 3 / 2, 1.0)
 FOCAL_RANGE = (0.5, 1.6)  # fx over the image's width

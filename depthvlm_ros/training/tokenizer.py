@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded model's tokenizer: Qwen's kind (byte-level BPE, digits apart), few words."""
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
-
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import prompt
 from depthvlm_ros.synthetic import Scene
+from tokenizers import AddedToken, decoders, pre_tokenizers, Regex, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ('<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|vision_start|>',
                   '<|vision_end|>', '<|image_pad|>', '<|video_pad|>')
@@ -52,7 +51,7 @@ def train_tokenizer(texts, vocab_size):
         model_max_length=4096)
 
 
-def room_texts(rooms=400):
+def room_texts(rooms):
     """Yield the questions and answers of some training rooms, seen small: what is said of rooms."""
     camera = Intrinsics.centred(80, 60, 64.0)
     for seed in range(rooms):

@@ -13,18 +13,18 @@ import math
 from pathlib import Path
 import time
 
-import torch
-import torch.nn.functional as F
-from torch.utils.data import DataLoader
-from tqdm import tqdm
-
 from depthvlm_ros.model import DepthVLM, DepthVLMConfig
+from depthvlm_ros.model.checkpoint import load_tokenizer
 from depthvlm_ros.model.prompt import Prompt
 from depthvlm_ros.training.config import TrainingConfig
 from depthvlm_ros.training.losses import log_l1, silog
 from depthvlm_ros.training.packing import IGNORED
 from depthvlm_ros.training.rooms import NAMED_COLOURS, NAMED_KINDS, RoomBatches
 from depthvlm_ros.training.tokenizer import room_texts, train_tokenizer
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 STATE = 'training_state.pt'
 TYPICAL_DEPTH_M = 3.0  # where an untrained head begins
@@ -45,10 +45,17 @@ class Naming(torch.nn.Module):
                 + F.cross_entropy(self.kind(hidden), kinds.flatten()))
 
 
-def build(training):
-    """Build an untrained model and its tokenizer; returns (model, tokenizer, prompt)."""
+def build(training, rooms=400, begun=None):
+    """
+    Build an untrained model and its tokenizer.
+
+    :param rooms: from the talk about how many rooms the tokenizer learns its words.
+    :param begun: folder of a run that goes on, whose tokenizer is kept.
+    :return: (model, tokenizer, prompt).
+    """
     torch.manual_seed(training.seed)
-    tokenizer = train_tokenizer(room_texts(), training.vocab_size)
+    tokenizer = (load_tokenizer(begun) if begun
+                 else train_tokenizer(room_texts(rooms), training.vocab_size))
     prompt = Prompt.of(tokenizer)
     fields = dict(training.model)
     fields['text_config'] = {**fields['text_config'], 'vocab_size': training.vocab_size}
@@ -110,7 +117,8 @@ def optimiser_of(modules, training):
 
 def save_checkpoint(model, tokenizer, folder):
     """Write the released layout, in float16: rounding costs nothing measurable, and halves it."""
-    half = {k: v.to(torch.float16) for k, v in model.state_dict().items()}
+    half = {k: v.to(torch.float16) for k, v in model.state_dict().items()
+            if not (k == 'lm_head.weight' and model.config.tie_word_embeddings)}
     model.config.save_pretrained(folder)
     model.save_pretrained(folder, state_dict=half)
     tokenizer.save_pretrained(folder)
@@ -127,13 +135,14 @@ def run(training, out, workers=1, device='cpu', save_every=500, stop_at=None):
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device(device)
-    model, tokenizer, prompt = build(training)
+    state = out / STATE
+    model, tokenizer, prompt = build(training, begun=out if state.is_file() else None)
     naming = Naming(model.config.text_config.hidden_size).to(device)
     model.to(device).train()
     if device.type == 'cpu':  # with a block mask in bfloat16, a fifth faster a step there
         model.model.language_model.set_attn_implementation('eager')
     optimiser = optimiser_of((model, naming), training)
-    first = load_state(out / STATE, model, naming, optimiser, device)
+    first = load_state(state, model, naming, optimiser, device)
     end = min(training.steps, stop_at or training.steps)
     batches = RoomBatches(training, model.config, tokenizer, prompt,
                           prefix_positions(model.config))
@@ -152,7 +161,7 @@ def run(training, out, workers=1, device='cpu', save_every=500, stop_at=None):
             norm = torch.nn.utils.clip_grad_norm_(
                 [*model.parameters(), *naming.parameters()], training.clip)
             if not math.isfinite(norm):
-                raise FloatingPointError(f'step {step}: the gradient\'s norm is {norm}')
+                raise FloatingPointError(f"step {step}: the gradient's norm is {norm}")
             optimiser.step()
             if step % 20 == 0:
                 values = {k: round(v.item(), 4) for k, v in parts.items()}
@@ -160,7 +169,7 @@ def run(training, out, workers=1, device='cpu', save_every=500, stop_at=None):
                 log.flush()
                 bar.set_postfix(values)
             if (step + 1) % save_every == 0 or step + 1 == end:
-                save_state(out / STATE, step + 1, model, naming, optimiser)
+                save_state(state, step + 1, model, naming, optimiser)
                 save_checkpoint(model, tokenizer, out)
 
 

@@ -7,6 +7,7 @@ import math
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.synthetic import Pose, Scene
+from depthvlm_ros.synthetic.room import pattern
 from depthvlm_ros.synthetic.shapes import Ball, Box, Cone, Cylinder
 import numpy as np
 import pytest
@@ -119,6 +120,27 @@ def test_points_of_a_box_lie_on_its_faces():
     np.testing.assert_allclose(over.max(axis=1), 0, atol=1e-4)
     # Two sides and the top are in view.
     assert set(over.argmax(axis=1)) == {0, 1, 2}
+
+
+def test_the_outline_of_a_box_is_that_of_the_closed_form():
+    box = Box('green', (3.0, 2.5, 0.0), 0.0, (0.5, 0.4, 0.3))
+    pose = Pose.looking((1.0, 2.5, 0.4), 0.0)
+    frame = scene_with(box).render(CAMERA, pose)
+    rays = directions(CAMERA, pose)
+    offset = pose.position_m - (3.0, 2.5, 0.15)
+    with np.errstate(divide='ignore'):
+        ends = np.stack([(side * np.array([0.25, 0.2, 0.15]) - offset) / rays for side in (-1, 1)])
+    enter, leave = ends.min(axis=0).max(axis=-1), ends.max(axis=0).min(axis=-1)
+    assert np.count_nonzero((frame.object_ids == 0) != (enter <= leave)) <= 3
+    assert frame.objects[0].visible_fraction == 1.0
+
+
+def test_a_cylinder_ends_at_its_top_when_seen_from_below_it():
+    cylinder = Cylinder('white', (3.0, 2.5, 0.0), 0.0, 0.2, 0.5)
+    frame = scene_with(cylinder).render(CAMERA, Pose.looking((1.0, 2.3, 0.3), 0.1, 0.05))
+    points = own_points(frame, cylinder)
+    assert len(points) > 300
+    assert 0.47 < points[:, 2].max() < 0.5 + 1e-4
 
 
 def test_points_of_a_cylinder_lie_on_its_side_and_its_top():
@@ -235,6 +257,19 @@ def test_any_image_size_is_rendered(shape):
 def test_a_camera_outside_the_room_is_refused():
     with pytest.raises(ValueError, match='inside the room'):
         Scene.random(2).render(CAMERA, Pose.looking((-1.0, 1.0, 1.0), 0.0))
+
+
+@pytest.mark.parametrize('width', [0.02, 0.2, 0.6, 0.9, 2.0, 3.5])
+def test_patterns_are_the_mean_over_the_footprint(width):
+    joint = 0.05
+    x = np.linspace(-2.3, 3.1, 101).astype(np.float32)
+    shade, cover = pattern(x, np.full_like(x, width), joint)
+    inside = x[:, None] + (np.arange(4000) + 0.5) / 4000 * width - width / 2
+    tiles = np.where(np.floor(inside) % 2 == 0, 1.0, -1.0).mean(axis=1)
+    lines = (np.abs(inside - np.rint(inside)) < joint / 2).mean(axis=1)
+    # Wider than two tiles, the mean is what remains.
+    np.testing.assert_allclose(shade, tiles if width < 1 else 0, atol=2e-3 / width)
+    np.testing.assert_allclose(cover, lines if width < 1 else joint, atol=0.03)
 
 
 def test_patterns_are_averaged_over_each_pixel():

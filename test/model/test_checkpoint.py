@@ -1,0 +1,181 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What can be wrong with a checkpoint, each with one error that names it."""
+
+import json
+import shutil
+
+from depthvlm_ros.model import CheckpointError, Predictor
+from depthvlm_ros.model.checkpoint import locate, stored_shapes
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+import torch
+
+WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+
+
+@pytest.fixture
+def folder(tiny_checkpoint, tmp_path):
+    """Return a copy of the tiny checkpoint to break."""
+    return shutil.copytree(tiny_checkpoint, tmp_path / 'checkpoint')
+
+
+def load(folder):
+    return Predictor.from_pretrained(folder, device='cpu')
+
+
+def change_weights(folder, change):
+    state = load_file(folder / WEIGHTS)
+    change(state)
+    save_file(state, folder / WEIGHTS, metadata={'format': 'pt'})
+
+
+def change_config(folder, **fields):
+    path = folder / 'config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def weights_of(predictor):
+    return predictor.model.state_dict()
+
+
+def test_the_tiny_checkpoint_is_in_the_released_layout(folder):
+    names = {path.name for path in folder.iterdir()}
+    assert {'config.json', WEIGHTS, 'tokenizer.json', 'tokenizer_config.json',
+            'chat_template.jinja'} <= names
+    assert json.loads((folder / 'config.json').read_text())['model_type'] == 'qwen3_vl'
+    stored = load_file(folder / WEIGHTS)
+    loaded = weights_of(load(folder))
+    for key, value in stored.items():
+        assert torch.equal(loaded[key], value.float()), key
+
+
+def test_several_shards(folder):
+    whole = weights_of(load(folder))
+    state = load_file(folder / WEIGHTS)
+    keys = sorted(state)
+    shards = {'model-00001-of-00002.safetensors': keys[::2],
+              'model-00002-of-00002.safetensors': keys[1::2]}
+    for name, some in shards.items():
+        save_file({k: state[k] for k in some}, folder / name, metadata={'format': 'pt'})
+    (folder / WEIGHTS).unlink()
+    (folder / INDEX).write_text(json.dumps(
+        {'metadata': {}, 'weight_map': {k: n for n, some in shards.items() for k in some}}))
+    for key, value in weights_of(load(folder)).items():
+        assert torch.equal(value, whole[key]), key
+    (folder / 'model-00002-of-00002.safetensors').unlink()
+    with pytest.raises(CheckpointError, match='model-00002-of-00002.safetensors is missing'):
+        load(folder)
+
+
+def test_tied_output_layer_stored_or_not(folder):
+    key = 'model.language_model.embed_tokens.weight'
+    assert 'lm_head.weight' not in stored_shapes(folder)
+    change_weights(folder, lambda s: s.update({'lm_head.weight': s[key].clone()}))
+    model = load(folder).model
+    assert model.lm_head.weight is model.model.language_model.embed_tokens.weight
+
+
+def test_untied_output_layer_must_be_stored(folder):
+    change_config(folder, tie_word_embeddings=False)
+    with pytest.raises(CheckpointError, match='lacks lm_head.weight'):
+        load(folder)
+    key = 'model.language_model.embed_tokens.weight'
+    change_weights(folder, lambda s: s.update({'lm_head.weight': s[key] + 1}))
+    model = load(folder).model
+    assert not torch.equal(model.lm_head.weight, model.model.language_model.embed_tokens.weight)
+
+
+def test_a_plain_vision_language_model_is_refused(folder):
+    def behead(state):
+        for key in [k for k in state if k.startswith('depth_head.')]:
+            del state[key]
+    change_weights(folder, behead)
+    with pytest.raises(CheckpointError, match='no depth_head keys: this is a plain Qwen3-VL'):
+        load(folder)
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda s: s.pop('depth_head.norm.weight'), 'lacks depth_head.norm.weight'),
+    (lambda s: s.update(surplus=torch.zeros(1)), 'keys that the model does not know: surplus'),
+    (lambda s: s.update({'depth_head.norm.weight': torch.zeros(31)}),
+     r'depth_head.norm.weight is \[31\], config.json asks for \[32\]')])
+def test_keys_that_do_not_fit(folder, change, message):
+    change_weights(folder, change)
+    with pytest.raises(CheckpointError, match=message):
+        load(folder)
+
+
+def test_a_truncated_file(folder):
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r'model.safetensors: unreadable or truncated \(\d+'):
+        load(folder)
+
+
+def test_pickles_are_not_read(folder):
+    torch.save(load_file(folder / WEIGHTS), folder / 'pytorch_model.bin')
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match='pickled weights only, wanted model.safetensors'):
+        load(folder)
+
+
+def test_an_index_may_only_name_its_neighbours(folder):
+    (folder / WEIGHTS).unlink()
+    (folder / INDEX).write_text(json.dumps({'weight_map': {'a': '../model.safetensors'}}))
+    with pytest.raises(CheckpointError, match="names '../model.safetensors'"):
+        load(folder)
+
+
+@pytest.mark.parametrize('text, message', [
+    ('{', 'not readable as JSON'), ('[]', "model_type is 'list'"),
+    ('{"model_type": "llama"}', "model_type is 'llama', wanted 'qwen3_vl'")])
+def test_a_bad_config(folder, text, message):
+    (folder / 'config.json').write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        load(folder)
+
+
+def test_a_config_out_of_range(folder):
+    change_config(folder, canonical_fx=-1.0)
+    with pytest.raises(CheckpointError, match=r'canonical_fx is -1.0, wanted a focal length > 0'):
+        load(folder)
+
+
+def test_code_in_a_checkpoint_is_not_run(folder):
+    change_config(folder, auto_map={'AutoModel': 'evil.Model', 'AutoConfig': 'evil.Config'})
+    (folder / 'evil.py').write_text('raise SystemExit("ran")')
+    assert load(folder).model is not None
+
+
+@pytest.mark.parametrize('missing', ['config.json', WEIGHTS, 'tokenizer.json'])
+def test_a_missing_file_is_named(folder, missing):
+    (folder / missing).unlink()
+    with pytest.raises(CheckpointError, match=missing.split('.')[0]):
+        load(folder)
+
+
+@pytest.mark.parametrize('name', ['/no/such/folder', './nowhere', 'nothing', 'a/b/c'])
+def test_a_name_that_is_nothing(name):
+    with pytest.raises(CheckpointError, match=f"model '{name}': no such folder; wanted 'nano'"):
+        locate(name)
+
+
+def test_a_hub_id_that_cannot_be_had():
+    with pytest.raises(CheckpointError, match=r"'owner/none' at revision v2: neither a folder"):
+        locate('owner/none', revision='v2')
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'device': 'toaster'}, "device is 'toaster', wanted 'auto', 'cpu', 'cuda'"),
+    ({'device': 'cuda:99'}, "device is 'cuda:99', but torch sees"),
+    ({'device': 'cpu', 'dtype': 'int3'}, "dtype is 'int3', wanted 'auto' or one of float32")])
+def test_devices_and_dtypes_that_are_not_there(folder, options, message):
+    with pytest.raises(ValueError, match=message):
+        Predictor.from_pretrained(folder, **options)
+
+
+def test_saved_in_half_precision(tiny_checkpoint):
+    with safe_open(tiny_checkpoint / WEIGHTS, framework='pt') as file:
+        assert {str(file.get_slice(k).get_dtype()) for k in file.keys()} == {'F16'}
