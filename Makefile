@@ -39,12 +39,13 @@ unexport AMENT_PREFIX_PATH AMENT_CURRENT_PREFIX CMAKE_PREFIX_PATH COLCON_PREFIX_
   CYCLONEDDS_URI RCL_ASSERT_RMW_ID_MATCHES _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 RUN := $(VENV)/bin/python
+RUN_ROS := AMENT_PREFIX_PATH='$(CURDIR)/$(VENV)' $(RUN)
 REQUIREMENTS := requirements-$(ROS_DISTRO).txt requirements-bare.txt requirements.txt
 INTERFACES := $(wildcard msg/*.msg srv/*.srv action/*.action)
-digest = $(firstword $(shell { $(1); } 2>&1 | cksum))
+digest = $(firstword $(shell { $(1); } 2>/dev/null | cksum))
 
 # Stamps: their names hold what the step depends on beyond the times of files.
-MADE := $(VENV)/made-$(call digest,pwd; $(PYTHON) -VV)
+MADE := $(VENV)/made-$(call digest,pwd; $(RUN) -VV || $(PYTHON) -VV)
 FILLED := $(VENV)/filled-$(call digest,cat $(REQUIREMENTS); echo '$(TORCH)')
 BUILT := $(VENV)/built-$(call digest,find depthvlm_ros config launch -type f ! -name '*.pyc' | sort)
 
@@ -59,11 +60,11 @@ help:  ## say what there is
 build: $(BUILT)  ## set up the environment, with the interfaces generated
 
 demo: $(BUILT)  ## a camera through the node: depth, a cloud, answers, left in demo_output/
-	@$(RUN) -m depthvlm_ros.nodes.demo --out '$(OUT)' $(if $(IMAGE),--image '$(IMAGE)') \
+	@$(RUN_ROS) -m depthvlm_ros.nodes.demo --out '$(OUT)' $(if $(IMAGE),--image '$(IMAGE)') \
 	  $(if $(FX),--fx '$(FX)') $(if $(INFO),--info '$(INFO)')
 
 test: lint  ## lint, then every test
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN_ROS) -m pytest $(ARGS)
 
 lint: $(BUILT)  ## ruff
 	@$(RUN) -m ruff check .
@@ -104,7 +105,7 @@ $(MADE):
 	@touch $@
 
 $(FILLED): $(MADE)
-	@echo '[2/3] Python packages and ROS 2 $(ROS_DISTRO) (2 to 10 minutes, about 1.5 GB on disk)'
+	@echo '[2/3] Python packages and ROS 2 $(ROS_DISTRO) (2 to 10 minutes, about 1.7 GB on disk)'
 	@log=$(VENV)/pip.log; set -o pipefail; \
 	$(RUN) -m pip install --disable-pip-version-check --progress-bar off \
 	  $(REQUIREMENTS:%=-r %) '$(TORCH)' 2>&1 | tee $$log | sed -u -n \

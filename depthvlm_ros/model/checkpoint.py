@@ -116,7 +116,7 @@ def stored_shapes(folder):
     for path in shard_files(folder):
         try:
             with safe_open(path, framework='pt') as file:
-                for key in file.keys():
+                for key in file.keys():  # noqa: SIM118, a handle, not a dict
                     if key in shapes:
                         raise CheckpointError(f'{path}: {key} is stored in another file too')
                     shapes[key] = tuple(file.get_slice(key).get_shape())

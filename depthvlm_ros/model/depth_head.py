@@ -130,7 +130,7 @@ class DPTDepthHead(nn.Module):
 
 class MLPDepthHead(nn.Module):
     """
-    The paper's ablation: every token predicts its own square of pixels (upstream mlp_depth_head.py).
+    The paper's ablation: every token predicts its own square (upstream mlp_depth_head.py).
 
     :param feature_mode: 'llm_last' reads the last feature, 'concat' all four side by side, 'sum'
         their sum.

@@ -45,7 +45,7 @@ class Batch:
 
 
 def draw_camera(rng, native_px):
-    """Draw a camera: focal length 0.5 to 1.6 of the width, nearly square pixels, near the centre."""
+    """Draw a camera: focal length 0.5 to 1.6 of the width, pixels nearly square."""
     width = int(rng.integers(*native_px, endpoint=True))
     height = round(width / ASPECTS[rng.integers(len(ASPECTS))])
     fx = width * math.exp(rng.uniform(*map(math.log, FOCAL_RANGE)))
@@ -98,8 +98,8 @@ class RoomBatches(torch.utils.data.Dataset):
         frame = scene.render(camera, scene.pose_at(rng.uniform(0, 20)))
         pixels, _ = preprocess(frame.rgb, camera, self.model_config)
         depth = cv2.resize(frame.depth_m, plan.final, interpolation=cv2.INTER_NEAREST)
-        return (pixels, depth / np.float32(plan.depth_scale),
-                *token_names(frame, plan.final, self.model_config.token_px), self._talk(rng, frame))
+        names = token_names(frame, plan.final, self.model_config.token_px)
+        return pixels, depth / np.float32(plan.depth_scale), *names, self._talk(rng, frame)
 
     def _talk(self, rng, frame):
         pairs = frame.questions(int(rng.integers(2**31)))

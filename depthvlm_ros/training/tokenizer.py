@@ -52,9 +52,10 @@ def train_tokenizer(texts, vocab_size):
 
 
 def room_texts(rooms):
-    """Yield the questions and answers of some training rooms, seen small: what is said of rooms."""
+    """Yield the questions and answers of some training rooms, seen small."""
     camera = Intrinsics.centred(80, 60, 64.0)
     for seed in range(rooms):
-        for question, answer, _ in Scene.random(seed, split='train').render(camera).questions(seed):
+        frame = Scene.random(seed, split='train').render(camera)
+        for question, answer, _ in frame.questions(seed):
             yield question
             yield answer

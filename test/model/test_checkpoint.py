@@ -178,4 +178,5 @@ def test_devices_and_dtypes_that_are_not_there(folder, options, message):
 
 def test_saved_in_half_precision(tiny_checkpoint):
     with safe_open(tiny_checkpoint / WEIGHTS, framework='pt') as file:
-        assert {str(file.get_slice(k).get_dtype()) for k in file.keys()} == {'F16'}
+        assert {str(file.get_slice(k).get_dtype()) for k in file.keys()} == {  # noqa: SIM118
+            'F16'}
