@@ -3,19 +3,15 @@
 """Training batches out of synthetic rooms, rendered while the model trains."""
 
 from dataclasses import dataclass
-import math
 
 import cv2
-from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
-from depthvlm_ros.synthetic import Scene
+from depthvlm_ros.synthetic import draw_camera, Scene
 from depthvlm_ros.synthetic.vocabulary import COLOURS, DOOR_COLOUR, SHAPES, SURFACES
 from depthvlm_ros.training.packing import conversation_ids, pack, Packed
 import numpy as np
 import torch
 
-ASPECTS = (4 / 3, 4 / 3, 16 / 9, 3 / 2, 1.0)
-FOCAL_RANGE = (0.5, 1.6)  # fx over the image's width
 LONGEST_CONVERSATION = 160  # tokens
 
 # What a token can be named: a colour (or none, for the room) and a kind of thing or surface.
@@ -42,17 +38,6 @@ class Batch:
     colours: torch.Tensor
     kinds: torch.Tensor
     packed: Packed
-
-
-def draw_camera(rng, native_px):
-    """Draw a camera: focal length 0.5 to 1.6 of the width, pixels nearly square."""
-    width = int(rng.integers(*native_px, endpoint=True))
-    height = round(width / ASPECTS[rng.integers(len(ASPECTS))])
-    fx = width * math.exp(rng.uniform(*map(math.log, FOCAL_RANGE)))
-    fy = fx * (rng.uniform(0.96, 1.04) if rng.random() < 0.2 else 1.0)
-    cx = (width - 1) / 2 + rng.normal(0, 0.01) * width
-    cy = (height - 1) / 2 + rng.normal(0, 0.01) * height
-    return Intrinsics(width, height, fx, fy, cx, cy)
 
 
 class RoomBatches(torch.utils.data.Dataset):

@@ -1,0 +1,138 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Depth and answers on held-out rooms: `python -m depthvlm_ros.benchmark.rooms --model nano`.
+
+Prints a table and, last, one line of JSON.
+"""
+
+import argparse
+from collections import defaultdict
+import json
+import time
+
+from depthvlm_ros.benchmark.metrics import depth_metrics
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.model import Predictor
+from depthvlm_ros.synthetic import draw_camera, judge, Scene
+from depthvlm_ros.synthetic.wording import KINDS
+import numpy as np
+from tqdm import tqdm
+
+DEPTH_FIGURES = ('delta1', 'delta2', 'delta3', 'abs_rel', 'rmse', 'log10', 'silog')
+FOCAL_SHARES = (0.6, 0.8, 1.0, 1.3)  # fx over the width, of one room seen by four cameras
+WRONG_FACTORS = (0.8, 1.25)
+MOST_TOKENS = 64
+
+
+def measure_rooms(predictor, rooms, first_seed=0, width_px=(320, 640), per_kind=2):
+    """
+    Look at held-out rooms through random cameras, and ask about them.
+
+    :param predictor: model.Predictor.
+    :param rooms: how many.
+    :param first_seed: of the rooms, drawn from the held-out split.
+    :param per_kind: most questions of a kind in a room.
+    :return: dict: depth figures as means over the rooms, and 'answers': kind -> share right and
+        number asked; 'far_10' counts distances within 10 %, 'far' and all others within 25 %.
+    """
+    rng = np.random.default_rng(first_seed)
+    depth, right = [], defaultdict(list)
+    for seed in tqdm(range(first_seed, first_seed + rooms), unit='room', mininterval=5):
+        camera = draw_camera(rng, width_px)
+        scene = Scene.random(seed)
+        frame = scene.render(camera, scene.pose_at(rng.uniform(0, 20)))
+        view = predictor.look(frame.rgb, camera)
+        depth.append(depth_metrics(view.depth_m, frame.depth_m).as_dict())
+        for question, truth, kind in some_of_each(frame.questions(seed), per_kind, rng):
+            answer = predictor.ask(view, question, MOST_TOKENS).text
+            right[kind].append(judge(kind, answer, truth, frame))
+            if kind == 'far':
+                right['far_10'].append(judge(kind, answer, truth, frame, tolerance=0.1))
+    figures = {name: float(np.mean([d[name] for d in depth])) for name in DEPTH_FIGURES}
+    answers = {kind: {'right': float(np.mean(right[kind])), 'asked': len(right[kind])}
+               for kind in ('far_10', *KINDS) if right[kind]}
+    return {**figures, 'answers': answers}
+
+
+def some_of_each(pairs, most, rng):
+    """Choose up to `most` questions of every kind."""
+    chosen = []
+    for kind in KINDS:
+        same = [pair for pair in pairs if pair[2] == kind]
+        chosen += [same[i] for i in rng.permutation(len(same))[:most]]
+    return chosen
+
+
+def measure_focal(predictor, rooms, first_seed=0, width=480, height=360):
+    """
+    See rooms from one place through four focal lengths, and with a wrong one.
+
+    :return: dict: 'ratio': fx / width -> median over rooms of the median of prediction over truth;
+        'wrong_fx': factor of fx -> the same ratio, which should be that factor.
+    """
+    ratios, wrong = defaultdict(list), defaultdict(list)
+    for seed in range(first_seed, first_seed + rooms):
+        scene = Scene.random(seed)
+        for share in FOCAL_SHARES:
+            camera = Intrinsics.centred(width, height, share * width)
+            frame = scene.render(camera)
+            ratios[share].append(ratio(predictor, frame, camera))
+            if share == 1.0:
+                for factor in WRONG_FACTORS:
+                    false = Intrinsics.centred(width, height, factor * share * width)
+                    wrong[factor].append(ratio(predictor, frame, false))
+    return {'ratio': {str(k): float(np.median(v)) for k, v in ratios.items()},
+            'wrong_fx': {str(k): float(np.median(v)) for k, v in wrong.items()}}
+
+
+def ratio(predictor, frame, camera):
+    """Return the median of predicted over true depth when the camera is said to be `camera`."""
+    return float(np.nanmedian(predictor.look(frame.rgb, camera).depth_m / frame.depth_m))
+
+
+def measure_speed(predictor, repeats=20):
+    """Return images/s of depth alone at 640 x 480 and fx 525."""
+    camera = Intrinsics.centred(640, 480, 525.0)
+    rgb = Scene.random(0).render(camera).rgb
+    predictor.look(rgb, camera)
+    began = time.perf_counter()
+    for _ in range(repeats):
+        predictor.look(rgb, camera)
+    return repeats / (time.perf_counter() - began)
+
+
+def print_table(result):
+    """Print the figures for people."""
+    print(f"{result['rooms']} held-out rooms, random cameras; model {result['model']}")
+    print('  '.join(f'{name} {result[name]:.3f}' for name in DEPTH_FIGURES))
+    for kind, value in result['answers'].items():
+        print(f"  {kind:8} {value['right']:.3f} of {value['asked']}")
+    for share, value in result['focal']['ratio'].items():
+        print(f'  fx = {share} of the width: prediction / truth {value:.3f}')
+    for factor, value in result['focal']['wrong_fx'].items():
+        print(f'  fx wrong by {factor}: prediction / truth {value:.3f}')
+    print(f"  {result['images_per_s']:.1f} images/s at 640 x 480 on {result['device']}")
+
+
+def main(args=None):
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--rooms', type=int, default=500)
+    parser.add_argument('--focal-rooms', type=int, default=40)
+    parser.add_argument('--first-seed', type=int, default=0, help='of the held-out rooms')
+    options = parser.parse_args(args)
+    predictor = Predictor.from_pretrained(options.model, device=options.device)
+    result = {'model': options.model, 'rooms': options.rooms, 'first_seed': options.first_seed,
+              'device': str(predictor.device),
+              **measure_rooms(predictor, options.rooms, options.first_seed),
+              'focal': measure_focal(predictor, options.focal_rooms, options.first_seed),
+              'images_per_s': measure_speed(predictor)}
+    print_table(result)
+    print(json.dumps(result))
+
+
+if __name__ == '__main__':
+    main()

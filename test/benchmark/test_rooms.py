@@ -1,0 +1,60 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+
+from depthvlm_ros.benchmark import rooms
+from depthvlm_ros.model import Predictor
+import pytest
+
+
+@pytest.fixture(scope='module')
+def predictor(tiny_checkpoint):
+    return Predictor.from_pretrained(tiny_checkpoint, device='cpu')
+
+
+class Oracle:
+    """Stands where the model does and knows the truth: every figure must then be perfect."""
+
+    def __init__(self, monkeypatch):
+        self.frame = None
+        render = rooms.Scene.render
+
+        def watch(scene, *args):
+            self.frame = render(scene, *args)
+            return self.frame
+        monkeypatch.setattr(rooms.Scene, 'render', watch)
+
+    def look(self, rgb, camera):
+        self.depth_m = self.frame.depth_m * (camera.fx / self.frame.intrinsics.fx)
+        return self
+
+    def ask(self, view, question, max_tokens):
+        self.text = next((a for seed in range(8) for q, a, _ in self.frame.questions(seed)
+                          if q == question), '')
+        return self
+
+
+def test_the_truth_is_judged_perfect(monkeypatch):
+    result = rooms.measure_rooms(Oracle(monkeypatch), 4, width_px=(80, 100))
+    assert result['delta1'] == 1.0 and result['abs_rel'] == 0.0
+    assert set(result['answers']) >= {'far', 'far_10', 'closer', 'point', 'absent', 'count'}
+    assert all(value['right'] == 1.0 for value in result['answers'].values())
+
+
+def test_a_wrong_focal_length_shows_as_its_factor(monkeypatch):
+    result = rooms.measure_focal(Oracle(monkeypatch), 2, width=64, height=48)
+    assert all(value == pytest.approx(1.0) for value in result['ratio'].values())
+    assert result['wrong_fx'] == {'0.8': pytest.approx(0.8), '1.25': pytest.approx(1.25)}
+
+
+def test_an_untrained_model_is_judged_poor(predictor):
+    result = rooms.measure_rooms(predictor, 3, width_px=(80, 100), per_kind=1)
+    assert result['delta1'] < 0.9
+    assert result['answers']['far']['right'] < 0.5
+
+
+def test_the_last_line_is_json(tiny_checkpoint, capsys):
+    rooms.main(['--model', str(tiny_checkpoint), '--rooms', '1', '--focal-rooms', '1'])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {'delta1', 'abs_rel', 'answers', 'focal', 'images_per_s', 'model'} <= set(result)
