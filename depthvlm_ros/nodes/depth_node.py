@@ -1,0 +1,259 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The node `depthvlm`: images in; metric depth, clouds and answers to spatial questions out."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+
+from depthvlm_ros.nodes import parameters
+from depthvlm_ros.nodes.questions import Questions
+from depthvlm_ros.nodes.stream import Stream
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, JumpThreshold
+from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import SetBool
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
+
+STOP_S = 4.0                # ros2 launch sends SIGTERM 5 s after SIGINT
+ANSWERS_S = 0.5             # to send what ended questions are answered
+
+
+def transition(callback):
+    """Log what a lifecycle callback raises, which rclpy would swallow, and return ERROR."""
+    @functools.wraps(callback)
+    def logged(self, state):
+        try:
+            return callback(self, state)
+        except Exception:  # a ROS callback: log it, and let on_error clean up
+            self.get_logger().error(f'{callback.__name__} failed:\n{traceback.format_exc()}')
+            return ERROR
+    return logged
+
+
+class DepthNode(LifecycleNode):
+    """
+    A managed node around one model.
+
+    Configure loads the model, activate connects, deactivate disconnects, cleanup frees the model.
+    Services exist from the start and say INACTIVE while the node is not active.
+    """
+
+    def __init__(self, **options):
+        Node.__init__(self, 'depthvlm', **options)
+        # As LifecycleNode does, but with a group of its own: transitions may take long, and
+        # neither parameters nor questions shall wait for them.
+        self._transitions = MutuallyExclusiveCallbackGroup()
+        LifecycleNodeMixin.__init__(self, callback_group=self._transitions)
+        parameters.declare(self)
+        self.add_on_set_parameters_callback(
+            lambda changes: parameters.check(self, changes, self.state))
+        self.stream: Stream | None = None
+        self._predictor = None
+        self._questions = Questions(self)
+        self.create_service(SetBool, '~/enable', self._on_enable,
+                            callback_group=ReentrantCallbackGroup())
+        self._jump = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
+                          on_clock_change=True), post_callback=self._on_time_jump)
+        self._stopped = threading.Event()
+        self._stop = self.create_guard_condition(self._on_stop, self._transitions)
+        self._autostart = self.create_timer(
+            0.0, self._on_autostart, callback_group=self._transitions,
+            clock=Clock(clock_type=ClockType.STEADY_TIME))
+        if not self.value('autostart'):
+            self._autostart.cancel()
+
+    @property
+    def state(self) -> str:
+        """Return the lifecycle state: 'unconfigured', 'inactive', 'active' or a transition."""
+        return self._state_machine.current_state[1]
+
+    @property
+    def inactive_reason(self) -> str:
+        """Say what to do while the node is not active."""
+        return f'the node is {self.state}, wanted active: configure and activate it'
+
+    def value(self, name: str):
+        """Return a parameter's value."""
+        return self.get_parameter(name).value
+
+    @transition
+    def on_configure(self, state) -> TransitionCallbackReturn:
+        """Load the model; FAILURE, with a log line that says what to do, if that cannot be."""
+        name = self.value('model')
+        self.get_logger().info(f'loading the model {name!r}')
+        start_s = time.monotonic()
+        try:
+            from depthvlm_ros.model import Predictor
+        except ImportError as error:
+            self.get_logger().error(
+                f'the model needs Python packages that are missing ({error}): run '
+                f'"{sys.executable} -m pip install -r requirements.txt", or start the node with '
+                'the interpreter that has them')
+            return FAILURE
+        try:
+            self._predictor = Predictor.from_pretrained(
+                name, device=self.value('device'), dtype=self.value('dtype'),
+                revision=self.value('revision') or None,
+                max_image_tokens=self.value('max_image_tokens'))
+        except Exception as error:  # files, hub, device: each text says its own
+            self.get_logger().error(
+                f'the model {name!r} cannot be loaded: {type(error).__name__}: {error}. Set the '
+                "parameter model to 'nano' (embedded), a checkpoint folder or a hub id, and "
+                'device to one that is there; then configure again')
+            return FAILURE
+        self.get_logger().info(
+            f'model {name!r} on {self._predictor.device}, loaded in '
+            f'{time.monotonic() - start_s:.1f} s')
+        return SUCCESS
+
+    @transition
+    def on_activate(self, state) -> TransitionCallbackReturn:
+        """Connect."""
+        self.stream = Stream(self, self._predictor)
+        self.get_logger().info(f'active, waiting for images on {self.stream.inputs.topic}')
+        return SUCCESS
+
+    @transition
+    def on_deactivate(self, state) -> TransitionCallbackReturn:
+        """Disconnect; open questions are answered CANCELLED."""
+        if not self._disconnect():
+            return ERROR
+        self.get_logger().info('inactive')
+        return SUCCESS
+
+    @transition
+    def on_cleanup(self, state) -> TransitionCallbackReturn:
+        """Free the model."""
+        self._free()
+        return SUCCESS
+
+    @transition
+    def on_shutdown(self, state) -> TransitionCallbackReturn:
+        """Disconnect and free everything, from any state."""
+        ended = self._disconnect()
+        self._free()
+        return SUCCESS if ended else ERROR
+
+    @transition
+    def on_error(self, state) -> TransitionCallbackReturn:
+        """Disconnect and free everything, so that the node can be configured again."""
+        self._disconnect()
+        self._free()
+        self.get_logger().error('back to unconfigured after an error; configure again')
+        return SUCCESS
+
+    def shut_down(self, timeout_s: float) -> bool:
+        """
+        Go through the shutdown transition, from any thread while the executor spins.
+
+        :return: whether that ended within timeout_s, all questions told.
+        """
+        self._stop.trigger()
+        ended = self._stopped.wait(timeout_s)
+        self._questions.waiting.until_none(ANSWERS_S)
+        return ended
+
+    def destroy_node(self) -> None:
+        """Free everything, whatever the state."""
+        self._disconnect()
+        self._free()
+        super().destroy_node()
+
+    def _disconnect(self) -> bool:
+        """Undo on_activate; return False where the worker hangs."""
+        stream, self.stream = self.stream, None
+        if stream is None:
+            return True
+        ended = stream.stop(STOP_S)
+        self._questions.waiting.until_none(ANSWERS_S)
+        stream.close()
+        return ended
+
+    def _free(self) -> None:
+        """Undo on_configure."""
+        if self._predictor is not None:
+            self._predictor.close()
+        self._predictor = None
+
+    def _on_autostart(self) -> None:
+        self._autostart.cancel()
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def _on_stop(self) -> None:
+        try:
+            if self.state != 'finalized':
+                self.trigger_shutdown()
+        finally:
+            self._stopped.set()
+
+    def _on_time_jump(self, jump) -> None:
+        """Drop what was received before time jumped back, as a looping bag makes it."""
+        if self.stream is not None:
+            self.stream.forget()
+
+    def _on_enable(self, request, response):
+        """Pause or resume the depth stream."""
+        stream = self.stream
+        if stream is None:
+            response.success, response.message = False, self.inactive_reason
+            return response
+        stream.enable(request.data)
+        response.success = True
+        response.message = 'depth is streamed' if request.data else 'depth is paused'
+        return response
+
+
+def main(args=None) -> None:
+    """Run the node until SIGINT or SIGTERM; leaves with 1 if it broke by itself."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = DepthNode()
+    executor = MultiThreadedExecutor(num_threads=4)
+    executor.add_node(node)
+    broken = []
+
+    def spin():
+        try:
+            executor.spin()
+        except Exception:  # whatever it was, it is logged and ends the process
+            broken.append(True)
+            node.get_logger().fatal(f'the executor broke:\n{traceback.format_exc()}')
+        finally:
+            stop.set()
+
+    spinning = threading.Thread(target=spin, name='executor', daemon=True)
+    spinning.start()
+    stop.wait()
+    ended = not broken and node.shut_down(STOP_S)
+    if not ended:
+        # A thread that hangs in the model would keep the interpreter from ending.
+        node.get_logger().error('leaving without waiting for the model')
+        sys.stderr.flush()
+        os._exit(1 if broken else 0)
+    executor.shutdown(timeout_sec=1.0)
+    spinning.join(1.0)
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    main()

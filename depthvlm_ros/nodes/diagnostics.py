@@ -1,0 +1,103 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""How the depth node is doing, for /diagnostics."""
+
+from __future__ import annotations
+
+from collections import deque
+import math
+import threading
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+import numpy as np
+
+KEPT_FRAMES = 256
+RATE_WINDOW_S = 5.0
+
+
+class Statistics:
+    """
+    Counts and latencies since activation; safe to use from several threads.
+
+    Latency runs from the reception of an image to the publication of its depth.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._published: deque[tuple[float, float]] = deque(maxlen=KEPT_FRAMES)
+        self.received = self.published = self.refused = self.failed = self.rate_limited = 0
+        self.questions = 0
+        self.last_error = ''
+        self.last_error_s = -math.inf
+        self.calibration = 'no camera_info has arrived'
+
+    def count(self, name: str) -> None:
+        """Add one to a count."""
+        with self._lock:
+            setattr(self, name, getattr(self, name) + 1)
+
+    def add_error(self, name: str, text: str) -> None:
+        """Add one to a count of faults, and keep the text."""
+        self.count(name)
+        self.last_error, self.last_error_s = text, time.monotonic()
+
+    def add_published(self, latency_s: float) -> None:
+        """Count an image whose depth was published."""
+        self.count('published')
+        with self._lock:
+            self._published.append((time.monotonic(), latency_s))
+
+    def rate_hz(self) -> float:
+        """Return the rate of publication over the last seconds."""
+        since_s = time.monotonic() - RATE_WINDOW_S
+        with self._lock:
+            return sum(at_s >= since_s for at_s, _ in self._published) / RATE_WINDOW_S
+
+    def latency_ms(self, percent: float) -> float:
+        """Return a percentile of the latest latencies, NaN without any."""
+        with self._lock:
+            latencies = [latency_s for _, latency_s in self._published]
+        return float(np.percentile(latencies, percent)) * 1e3 if latencies else math.nan
+
+
+def status_of(statistics: Statistics, name: str, hardware_id: str,
+              extra: dict[str, object]) -> DiagnosticStatus:
+    """
+    Return the node's status.
+
+    :param name: of the status.
+    :param hardware_id: what device the model runs on.
+    :param extra: further keys and values.
+    """
+    status = DiagnosticStatus(name=name, hardware_id=hardware_id)
+    recent_error = time.monotonic() - statistics.last_error_s < RATE_WINDOW_S
+    if statistics.calibration != 'ok':
+        status.level, status.message = DiagnosticStatus.WARN, statistics.calibration
+    elif recent_error:
+        status.level, status.message = DiagnosticStatus.ERROR, statistics.last_error
+    else:
+        status.level, status.message = DiagnosticStatus.OK, 'ok'
+    values = {
+        'rate_hz': f'{statistics.rate_hz():.2f}',
+        'latency_p50_ms': f'{statistics.latency_ms(50):.1f}',
+        'latency_p99_ms': f'{statistics.latency_ms(99):.1f}',
+        'received': statistics.received,
+        'published': statistics.published,
+        'rate_limited': statistics.rate_limited,
+        'refused': statistics.refused,
+        'failed': statistics.failed,
+        'questions': statistics.questions,
+        'calibration': statistics.calibration,
+        'last_error': statistics.last_error,
+        **extra,
+    }
+    status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return status
+
+
+def diagnostic_array(status: DiagnosticStatus, stamp) -> DiagnosticArray:
+    """Return the message of one status."""
+    array = DiagnosticArray(status=[status])
+    array.header.stamp = stamp
+    return array

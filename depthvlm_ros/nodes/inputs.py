@@ -1,0 +1,123 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the depth node subscribes to while it is active."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import threading
+
+from depthvlm_ros.camera import Calibration
+from depthvlm_ros.nodes.conversions import calibration_from_info
+from depthvlm_ros.nodes.pairing import Pairing, Stamped
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+POLICIES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY,
+            QoSPolicyKind.DURABILITY)
+NS_PER_S = 1_000_000_000
+
+
+def best_effort(depth: int) -> QoSProfile:
+    """Return a profile that joins any publisher."""
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT,
+                      durability=DurabilityPolicy.VOLATILE)
+
+
+def latched(depth: int) -> QoSProfile:
+    """Return a profile that gets what was published before, where the publisher keeps it."""
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE,
+                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Inputs:
+    """
+    The subscriptions to images and camera_info.
+
+    No single reader meets both a driver whose camera_info is best-effort and one that publishes
+    it once, latched; so there are two, and the pairing ignores what comes twice.
+
+    :param on_image: called with each image and its Calibration, or the ValueError instead of it.
+    :param on_error: called with each exception that on_image raises.
+    """
+
+    def __init__(self, node: Node, transport: str, tolerance_s: float,
+                 on_image: Callable[[Image | CompressedImage, Calibration | ValueError], None],
+                 on_error: Callable[[str, Exception], None]):
+        self._node = node
+        self._on_image, self._on_error = on_image, on_error
+        self._pairing = Pairing(round(tolerance_s * NS_PER_S))
+        self._lock = threading.Lock()
+        self._group = MutuallyExclusiveCallbackGroup()
+        compressed = transport == 'compressed'
+        self._subscriptions = [
+            self._subscribe(CompressedImage if compressed else Image,
+                            'image/compressed' if compressed else 'image',
+                            self._take_image, best_effort(1)),
+            self._subscribe(CameraInfo, 'camera_info', self._take_info, best_effort(10), 'any'),
+            self._subscribe(CameraInfo, 'camera_info', self._take_info, latched(1), 'latched')]
+
+    @property
+    def topic(self) -> str:
+        """Return the full name of the image topic."""
+        return self._subscriptions[0].topic_name
+
+    @property
+    def reason(self) -> str:
+        """Return why images find no camera_info, where they do not."""
+        return self._pairing.reason
+
+    def forget(self) -> None:
+        """Forget images that wait, as when time jumps back."""
+        with self._lock:
+            self._pairing.clear()
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        while self._subscriptions:
+            self._node.destroy_subscription(self._subscriptions.pop())
+
+    def _subscribe(self, kind, topic, callback, qos, entity_id=None):
+        # The latched reader is meant to miss drivers that keep nothing: no warning for those.
+        events = SubscriptionEventCallbacks(use_default_callbacks=entity_id != 'latched')
+        return self._node.create_subscription(
+            kind, topic, callback, qos, callback_group=self._group, event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions(POLICIES, entity_id=entity_id))
+
+    def _take_image(self, message: Image | CompressedImage) -> None:
+        size = None if isinstance(message, CompressedImage) else (message.height, message.width)
+        with self._lock:
+            pairs = self._pairing.add_image(_stamped(message.header, size, message))
+        self._hand_on(pairs)
+
+    def _take_info(self, message: CameraInfo) -> None:
+        try:
+            calibration, size = calibration_from_info(message), None
+            size = calibration.size
+        except ValueError as error:
+            calibration, size = error, None
+        with self._lock:
+            pairs = self._pairing.add_info(_stamped(message.header, size, calibration))
+        self._hand_on(pairs)
+
+    def _hand_on(self, pairs) -> None:
+        for image, calibration in pairs:
+            try:
+                self._on_image(image.value, calibration)
+            except Exception as error:  # a ROS callback: log it and go on
+                self._on_error('an image could not be taken', error)
+
+
+def _stamped(header: Header, size, value) -> Stamped:
+    stamp_ns = header.stamp.sec * NS_PER_S + header.stamp.nanosec
+    return Stamped(stamp_ns, header.frame_id, size, value)

@@ -1,0 +1,86 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One frame's way through the model: a message in, depth in its rectified camera out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from depthvlm_ros.camera import Calibration, Intrinsics
+from depthvlm_ros.geometry import valid_range
+from depthvlm_ros.nodes.conversions import rgb_from_compressed, rgb_from_image
+from depthvlm_ros.nodes.worker import FrameRefusedError
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """
+    An image as it arrived, with its calibration.
+
+    :param message: the image.
+    :param calibration: its calibration, or the ValueError that says why it has none.
+    :param received_s: when it was received, on time.monotonic.
+    """
+
+    message: Image | CompressedImage
+    calibration: Calibration | ValueError
+    received_s: float
+
+    @property
+    def header(self) -> Header:
+        """Return the image's header, which every output carries."""
+        return self.message.header
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """
+    What the model saw in an image.
+
+    :param rgb: (H, W, 3) uint8, rectified.
+    :param depth_m: (H, W) float32, metres along the optical axis, NaN invalid.
+    :param intrinsics: the camera of both.
+    :param view: the predictor's view, which questions continue.
+    """
+
+    rgb: np.ndarray
+    depth_m: np.ndarray
+    intrinsics: Intrinsics
+    view: Any
+
+
+def look(source: Source, predictor, rectify: bool, min_m: float, max_m: float) -> Seen:
+    """
+    Give an image its pass through the model.
+
+    :param predictor: the depthvlm_ros.model.Predictor.
+    :param rectify: undo the image's distortion first.
+    :param min_m: nearest depth that is kept, in metres.
+    :param max_m: farthest depth that is kept, in metres; 0 for no limit.
+    :raises FrameRefusedError: an image or a calibration that cannot be used, before the model ran.
+    """
+    if isinstance(source.calibration, ValueError):
+        raise FrameRefusedError(f'camera_info: {source.calibration}')
+    compressed = isinstance(source.message, CompressedImage)
+    try:
+        rgb = (rgb_from_compressed if compressed else rgb_from_image)(source.message)
+    except ValueError as error:
+        raise FrameRefusedError(str(error)) from error
+    height, width = source.calibration.size
+    if rgb.shape[:2] != (height, width):
+        raise FrameRefusedError(
+            f'the image is {rgb.shape[1]} x {rgb.shape[0]} px, but camera_info is for '
+            f'{width} x {height}: publish the one of this image')
+    maps = source.calibration.rectification() if rectify else None
+    if maps is not None:
+        rgb = maps.apply(rgb)
+    intrinsics = source.calibration.intrinsics
+    view = predictor.look(rgb, intrinsics)
+    depth_m = valid_range(view.depth_m, min_m, max_m)
+    if maps is not None:
+        depth_m[~maps.valid] = np.nan
+    return Seen(rgb, depth_m, intrinsics, view)

@@ -1,0 +1,83 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the depth node publishes while it is active."""
+
+from __future__ import annotations
+
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.geometry import depth_edges
+from depthvlm_ros.msg import SpatialAnswer
+from depthvlm_ros.nodes.conversions import (
+    cloud,
+    colour_picture,
+    depth_image,
+    info_from_intrinsics,
+)
+from depthvlm_ros.nodes.inputs import POLICIES
+from depthvlm_ros.nodes.looking import Seen
+from diagnostic_msgs.msg import DiagnosticArray
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+
+
+class Outputs:
+    """
+    The publishers: reliable, depth 1, overridable.
+
+    Nothing is made that nobody subscribes to.
+    """
+
+    def __init__(self, node: Node):
+        self._node = node
+        self.depth = self._advertise(Image, '~/depth/image')
+        self.info = self._advertise(CameraInfo, '~/depth/camera_info')
+        self.points = self._advertise(PointCloud2, '~/depth/points')
+        self.colour = self._advertise(Image, '~/depth/image_color')
+        self.answers = self._advertise(SpatialAnswer, '~/answers', depth=10)
+        self.diagnostics = self._advertise(DiagnosticArray, '/diagnostics', depth=10)
+
+    def depth_wanted(self) -> bool:
+        """Tell whether anybody subscribes to something that takes a pass of the model."""
+        return any(publisher.get_subscription_count()
+                   for publisher in (self.depth, self.points, self.colour))
+
+    def publish_info(self, header: Header, intrinsics: Intrinsics) -> None:
+        """Publish the depth image's camera, which needs no pass."""
+        if self.info.get_subscription_count():
+            self.info.publish(info_from_intrinsics(intrinsics, header))
+
+    def publish_depth(self, header: Header, seen: Seen, encoding: str, stride: int,
+                      edge_threshold: float) -> None:
+        """
+        Publish what was seen, under the image's own header.
+
+        :param encoding: of the depth image, '32FC1' or '16UC1'.
+        :param stride: of the cloud, in px.
+        :param edge_threshold: of the cloud, see depth_edges; 0 for off.
+        """
+        self.publish_info(header, seen.intrinsics)
+        if self.depth.get_subscription_count():
+            self.depth.publish(depth_image(seen.depth_m, encoding, header))
+        if self.colour.get_subscription_count():
+            self.colour.publish(colour_picture(seen.depth_m, header))
+        if self.points.get_subscription_count():
+            depth_m = seen.depth_m
+            if edge_threshold > 0:
+                depth_m = np.where(
+                    depth_edges(depth_m, edge_threshold), np.float32(np.nan), depth_m)
+            self.points.publish(cloud(depth_m, seen.rgb, seen.intrinsics, header, stride))
+
+    def destroy(self) -> None:
+        """Withdraw all publishers."""
+        for publisher in (self.depth, self.info, self.points, self.colour, self.answers,
+                          self.diagnostics):
+            self._node.destroy_publisher(publisher)
+
+    def _advertise(self, kind, topic: str, depth: int = 1):
+        return self._node.create_publisher(
+            kind, topic, QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE),
+            qos_overriding_options=QoSOverridingOptions(POLICIES))

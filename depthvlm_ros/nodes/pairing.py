@@ -1,0 +1,131 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which calibration belongs to which image.
+
+Some drivers publish camera_info with every image, under its stamp; others once, latched, or
+rarely. An image takes the info of its own stamp; where none comes, the newest of its frame_id
+and size. While infos come by stamp an image waits for its own, at most until the next image.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from depthvlm_ros.camera import Calibration
+
+KEPT_INFOS = 32
+
+
+@dataclass(frozen=True)
+class Stamped:
+    """
+    Something that carries a header.
+
+    :param stamp_ns: its stamp in ns.
+    :param frame_id: its frame.
+    :param size: (height, width) in px where it is known before decoding, else None.
+    :param value: what it is: an image message, or for an info the Calibration, or the ValueError
+        that says why it is none.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    size: tuple[int, int] | None
+    value: Any
+
+
+class Pairing:
+    """
+    Joins images with calibrations.
+
+    :param tolerance_ns: how far two stamps may be apart to count as one.
+
+    `reason` says why the latest image has found no calibration, '' where it has.
+    """
+
+    def __init__(self, tolerance_ns: int = 0):
+        self.tolerance_ns = tolerance_ns
+        self.reason = 'no image has arrived'
+        self._infos: OrderedDict[int, Stamped] = OrderedDict()
+        self._newest: Stamped | None = None
+        self._waiting: Stamped | None = None
+        self._by_stamp = False
+
+    def add_info(self, info: Stamped) -> list[tuple[Stamped, Calibration | ValueError]]:
+        """Take a calibration; return the image that waited for it, if one did."""
+        if info == self._newest:
+            return []   # the same message, met by the second reader
+        self._newest = info
+        self._infos.pop(info.stamp_ns, None)
+        self._infos[info.stamp_ns] = info
+        while len(self._infos) > KEPT_INFOS:
+            self._infos.popitem(last=False)
+        waiting = self._waiting
+        if waiting is None:
+            return []
+        if self._same_stamp(waiting, info):
+            self._by_stamp = True
+        elif self._by_stamp or not self._fits(waiting, info):
+            return []
+        self._waiting = None
+        self.reason = ''
+        return [(waiting, info.value)]
+
+    def add_image(self, image: Stamped) -> list[tuple[Stamped, Calibration | ValueError]]:
+        """Take an image; return the images that have their calibration now, oldest first."""
+        pairs = []
+        if self._newest is None:
+            self.reason = 'images arrive, but no camera_info'
+        if self._waiting is not None:
+            # Its own info was lost, or the driver no longer sends one with every image.
+            self._by_stamp = False
+            pairs += self._with_newest(self._waiting)
+            self._waiting = None
+        info = self._of_stamp(image)
+        if info is not None:
+            self._by_stamp = True
+            self.reason = ''
+            return [*pairs, (image, info.value)]
+        found = [] if self._by_stamp else self._with_newest(image)
+        if not found:
+            self._waiting = image
+        return pairs + found
+
+    def clear(self) -> None:
+        """Forget the image that waits and all infos but the newest, as when time jumps back."""
+        self._waiting = None
+        self._infos.clear()
+        self._by_stamp = False
+
+    def _with_newest(self, image: Stamped) -> list[tuple[Stamped, Calibration | ValueError]]:
+        """Pair an image with the newest calibration, if that fits."""
+        if self._newest is None or not self._fits(image, self._newest):
+            return []
+        self.reason = ''
+        return [(image, self._newest.value)]
+
+    def _of_stamp(self, image: Stamped) -> Stamped | None:
+        """Return the info of an image's own stamp."""
+        info = self._infos.get(image.stamp_ns)
+        if info is None and self.tolerance_ns:
+            near = [info for info in self._infos.values() if self._same_stamp(image, info)]
+            info = min(near, default=None, key=lambda n: abs(n.stamp_ns - image.stamp_ns))
+        return info
+
+    def _same_stamp(self, image: Stamped, info: Stamped) -> bool:
+        return abs(image.stamp_ns - info.stamp_ns) <= self.tolerance_ns
+
+    def _fits(self, image: Stamped, info: Stamped) -> bool:
+        """Tell whether an info of another stamp may be an image's; if not, say why."""
+        if info.frame_id and info.frame_id != image.frame_id:
+            self.reason = (f'camera_info is of frame {info.frame_id!r}, the image of '
+                           f'{image.frame_id!r}')
+            return False
+        if image.size is not None and info.size is not None and image.size != info.size:
+            self.reason = (f'camera_info is for {info.size[1]} x {info.size[0]} px, the image has '
+                           f'{image.size[1]} x {image.size[0]}')
+            return False
+        return True

@@ -1,0 +1,182 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The depth node's parameters, every one of them, in one table.
+
+config/depth.yaml holds the same names and defaults, for people to copy and change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import enum
+import math
+from typing import Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+
+class Change(enum.Enum):
+    """In which states of the node a parameter may change."""
+
+    ALWAYS = 'takes effect with the next image or question'
+    NOT_ACTIVE = 'deactivate the node first'
+    UNCONFIGURED = 'deactivate and clean up the node first'
+    NEVER = 'set it when the node starts'
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    A parameter.
+
+    :param default: its default, whose type is the parameter's type.
+    :param description: what it is, with its unit.
+    :param change: in which states it may change.
+    :param span: least and greatest value of a number, or None.
+    :param choices: what a text may be; empty for any.
+    """
+
+    name: str
+    default: Any
+    description: str
+    change: Change = Change.ALWAYS
+    span: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+
+
+TABLE = (
+    Row('model', 'JonnyYu828/DepthVLM-4B',
+        "checkpoint: 'nano' (embedded, knows synthetic rooms only), a folder, or a hub id",
+        Change.UNCONFIGURED),
+    Row('revision', '', 'branch, tag or commit of a hub id; empty: its default',
+        Change.UNCONFIGURED),
+    Row('device', 'auto', "'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'",
+        Change.UNCONFIGURED),
+    Row('dtype', 'auto', "number format of the model; 'auto': bfloat16 on a GPU, else float32",
+        Change.UNCONFIGURED, choices=('auto', 'float32', 'bfloat16', 'float16')),
+    Row('max_image_tokens', 0,
+        'most tokens per image, fewer are faster and coarser; 0: the bounds of the checkpoint',
+        Change.UNCONFIGURED, (0, 65536)),
+    Row('autostart', False, 'configure and activate without being told', Change.NEVER),
+    Row('image_transport', 'raw', "'raw' joins image, 'compressed' joins image/compressed",
+        Change.NOT_ACTIVE, choices=('raw', 'compressed')),
+    Row('rectify', True,
+        'the image is raw: undo its distortion; false: it has been rectified already',
+        Change.NOT_ACTIVE),
+    Row('sync_tolerance', 0.0,
+        's, how far the stamps of an image and its camera_info may be apart',
+        Change.NOT_ACTIVE, (0.0, 1.0)),
+    Row('depth_encoding', '32FC1',
+        "'32FC1' (m, NaN invalid) or '16UC1' (mm, 0 invalid) on ~/depth/image",
+        choices=('32FC1', '16UC1')),
+    Row('min_depth', 0.0, 'm, nearer depths become invalid', span=(0.0, 1000.0)),
+    Row('max_depth', 0.0, 'm, farther depths become invalid; 0: no limit', span=(0.0, 1000.0)),
+    Row('edge_threshold', 0.0,
+        'share of the depth; where neighbours differ by more the cloud is NaN; 0: off',
+        span=(0.0, 10.0)),
+    Row('cloud_stride', 1, 'px, the cloud takes every n-th column and row', span=(1, 64)),
+    Row('max_rate', 0.0, 'Hz, most images per second that are looked at; 0: no limit',
+        span=(0.0, 1000.0)),
+    Row('max_age', 0.0,
+        's, oldest image that a question without max_age is answered about; 0: no limit',
+        span=(0.0, 86400.0)),
+    Row('question_timeout', 60.0, 's, longest wait for the answer of a question without timeout',
+        span=(0.1, 3600.0)),
+    Row('max_tokens', 128, 'longest answer, in tokens, of a question without max_tokens',
+        span=(1, 4096)),
+    Row('max_questions', 8, 'questions that may be open at once; one more is answered BUSY',
+        Change.NOT_ACTIVE, (1, 64)),
+)
+ROWS = {row.name: row for row in TABLE}
+
+
+def declare(node: Node) -> None:
+    """
+    Declare every parameter, typed, described and bounded.
+
+    :raises rclpy.exceptions.InvalidParameterValueException: a value given at the start that is
+        out of bounds; the text names it.
+    """
+    for row in TABLE:
+        value = node.declare_parameter(row.name, row.default, _descriptor(row)).value
+        if reason := _value_reason(row, value):
+            raise ValueError(reason)
+    if reason := _range_reason({name: node.get_parameter(name).value for name in ROWS}):
+        raise ValueError(reason)
+
+
+def check(node: Node, changes: list[Parameter], state: str) -> SetParametersResult:
+    """
+    Say whether parameters may change now.
+
+    :param node: whose parameters they are.
+    :param changes: the new values.
+    :param state: the node's lifecycle state: 'unconfigured', 'inactive', 'active' or other.
+    """
+    values = {name: node.get_parameter(name).value for name in ROWS}
+    for change in changes:
+        row = ROWS.get(change.name)
+        if row is None:
+            continue
+        allowed = {
+            Change.ALWAYS: True,
+            Change.NOT_ACTIVE: state in ('unconfigured', 'inactive'),
+            Change.UNCONFIGURED: state == 'unconfigured',
+            Change.NEVER: False,
+        }[row.change]
+        if not allowed and change.value != values[row.name]:
+            return _refused(f'{row.name} cannot change while {state}: {row.change.value}')
+        if reason := _value_reason(row, change.value):
+            return _refused(reason)
+        values[row.name] = change.value
+    reason = _range_reason(values)
+    return _refused(reason) if reason else SetParametersResult(successful=True)
+
+
+def _refused(reason: str) -> SetParametersResult:
+    return SetParametersResult(successful=False, reason=reason)
+
+
+def _value_reason(row: Row, value: Any) -> str:
+    """Return what is wrong with a value beyond its type and span, '' for nothing."""
+    if row.choices and value not in row.choices:
+        return f'{row.name} is {value!r}, wanted one of {list(row.choices)}'
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'{row.name} is {value!r}, wanted a finite number'
+    if row.name == 'model' and not value:
+        return "model is empty, wanted 'nano', a folder or a hub id"
+    return ''
+
+
+def _range_reason(values: dict[str, Any]) -> str:
+    """Return what is wrong between values, '' for nothing."""
+    low_m, high_m = values['min_depth'], values['max_depth']
+    if 0 < high_m <= low_m:
+        return f'max_depth is {high_m!r} m, wanted more than min_depth = {low_m!r} m, or 0'
+    return ''
+
+
+def _descriptor(row: Row) -> ParameterDescriptor:
+    """Return what `ros2 param describe` shows."""
+    descriptor = ParameterDescriptor(name=row.name, description=row.description)
+    descriptor.read_only = row.change is Change.NEVER
+    notes = [f'may change: {row.change.name.lower()}'] if not descriptor.read_only else []
+    if row.choices:
+        notes.append(f'one of {", ".join(row.choices)}')
+    descriptor.additional_constraints = '; '.join(notes)
+    if row.span is not None:
+        low, high = row.span
+        if isinstance(row.default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high))]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    return descriptor

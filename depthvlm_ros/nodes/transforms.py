@@ -1,0 +1,73 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Transforms between frames, where tf2 is installed.
+
+tf2_ros belongs to an installation of ROS 2 and cannot be had from PyPI, so it is imported only
+when the node becomes active, and its absence is an answer like any other.
+"""
+
+from __future__ import annotations
+
+from builtin_interfaces.msg import Time
+import numpy as np
+from rclpy.node import Node
+
+
+class TransformsUnavailableError(LookupError):
+    """Raised where no tf2 is installed."""
+
+
+class UnknownFrameError(LookupError):
+    """Raised for a frame that tf2 does not know."""
+
+
+class NoTransformError(LookupError):
+    """Raised where two frames were not connected at the stamp."""
+
+
+class Transforms:
+    """Listens to tf, where it can."""
+
+    def __init__(self, node: Node):
+        self._buffer = self._listener = None
+        self._absence = ''
+        try:
+            import tf2_ros
+        except ImportError as error:
+            self._absence = str(error)
+            return
+        self._tf2 = tf2_ros
+        self._buffer = tf2_ros.Buffer(node=node)
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+
+    def matrix(self, target_frame: str, source_frame: str, stamp: Time) -> np.ndarray:
+        """
+        Return t_target_source, (4, 4), at a stamp.
+
+        :raises TransformsUnavailableError: no tf2_ros here.
+        :raises UnknownFrameError: a frame that was never heard of.
+        :raises NoTransformError: no connection between the frames at the stamp.
+        """
+        if self._buffer is None:
+            raise TransformsUnavailableError(
+                f'no tf2_ros is installed here ({self._absence}): ask without a target_frame, or '
+                'install it with ROS 2')
+        from tf_transformations import quaternion_matrix
+        try:
+            found = self._buffer.lookup_transform(target_frame, source_frame, stamp).transform
+        except self._tf2.LookupException as error:
+            raise UnknownFrameError(f'{error}') from error
+        except self._tf2.TransformException as error:
+            raise NoTransformError(f'{error}') from error
+        rotation, shift = found.rotation, found.translation
+        matrix = quaternion_matrix([rotation.x, rotation.y, rotation.z, rotation.w])
+        matrix[:3, 3] = shift.x, shift.y, shift.z
+        return matrix
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._listener is not None:
+            self._listener.unregister()
+        self._buffer = self._listener = None
+        self._absence = 'the listener is closed'

@@ -1,0 +1,243 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The one thread that owns the model.
+
+It looks at the newest frame (a newer one replaces one still waiting) and decodes answers token by
+token in between, so that neither stalls the other. It knows nothing of ROS: what it is to do, and
+whom to tell, are functions that it is given.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+import enum
+import threading
+import time
+from typing import Any
+
+# While frames keep coming, decoding gets this share of the time that looking takes.
+ANSWER_SHARE = 0.15
+
+
+class FrameRefusedError(ValueError):
+    """A frame that cannot be looked at, through no fault of the model."""
+
+
+class Ending(enum.Enum):
+    """How a question ended."""
+
+    ANSWERED = 'answered'
+    FRAME_REFUSED = 'frame refused'
+    FAILED = 'failed'
+    TIMEOUT = 'timeout'
+    STOPPED = 'stopped'
+
+
+@dataclass(eq=False)
+class Frame:
+    """
+    An image on its way through the worker.
+
+    :param source: what the look function takes; the worker does not touch it.
+    """
+
+    source: Any
+    seen: Any = None                        # what the look function returned
+    error: Exception | None = None          # or what it raised
+    streamed: bool = False                  # submitted for the stream
+    questions: int = 0                      # open questions about it
+
+    @property
+    def looked_at(self) -> bool:
+        """Tell whether the model has had its pass over the frame."""
+        return self.seen is not None or self.error is not None
+
+
+@dataclass(eq=False)
+class Question:
+    """
+    A question about a frame, open until its ending is told, which happens exactly once.
+
+    :param text: the words; empty where only the frame's depth is wanted.
+    :param frame: the frame it is about.
+    :param max_tokens: most tokens to decode.
+    :param deadline_s: when it times out, on time.monotonic.
+    :param on_end: called with the question, once, from whichever thread ends it.
+    """
+
+    text: str
+    frame: Frame
+    max_tokens: int
+    deadline_s: float
+    on_end: Callable[[Question], None]
+    decoding: Any = None
+    ending: Ending | None = None
+    error: Exception | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def words(self) -> str:
+        """Return the words so far."""
+        return '' if self.decoding is None else self.decoding.text
+
+    @property
+    def tokens(self) -> int:
+        """Return the number of tokens so far."""
+        return 0 if self.decoding is None else self.decoding.tokens
+
+    def end(self, ending: Ending, error: Exception | None = None) -> bool:
+        """End the question; return False where it had ended before."""
+        with self._lock:
+            if self.ending is not None:
+                return False
+            self.ending, self.error = ending, error
+        self.on_end(self)
+        return True
+
+
+class Worker:
+    """
+    Owns the model's thread.
+
+    :param look: takes a frame's source, returns what was seen; raises FrameRefusedError where it
+        cannot be looked at, anything else is a failure of the model.
+    :param begin: takes (seen, text, max_tokens), returns a decoding with step(), text, tokens.
+    :param deliver: takes a frame of the stream that was looked at, failed ones too.
+    :param max_questions: how many questions may be open at once.
+    """
+
+    def __init__(self, look: Callable[[Any], Any], begin: Callable[[Any, str, int], Any],
+                 deliver: Callable[[Frame], None], max_questions: int):
+        self.dropped = 0
+        self._look, self._begin, self._deliver = look, begin, deliver
+        self._max_questions = max_questions
+        self._waiting: Frame | None = None
+        self._questions: deque[Question] = deque()
+        self._answer_budget_s = 0.0
+        self._stopping = False
+        self._condition = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name='depthvlm worker', daemon=True)
+        self._thread.start()
+
+    def submit(self, frame: Frame) -> None:
+        """Take a frame of the stream in place of one that still waits."""
+        with self._condition:
+            if self._waiting is not None and not self._waiting.questions:
+                self.dropped += 1
+            frame.streamed = True
+            self._waiting = frame
+            self._condition.notify()
+
+    def ask(self, question: Question) -> bool:
+        """Take a question; return False where too many are open, or the worker has stopped."""
+        with self._condition:
+            if self._stopping or self.open_questions >= self._max_questions:
+                return False
+            question.frame.questions += 1
+            self._questions.append(question)
+            self._condition.notify()
+            return True
+
+    def time_out(self, now_s: float) -> None:
+        """End the questions whose deadline has passed, even while a pass is under way."""
+        with self._condition:
+            late = [question for question in self._questions if question.deadline_s <= now_s]
+        for question in late:
+            question.end(Ending.TIMEOUT)
+
+    def forget_waiting(self) -> None:
+        """Drop the frame that waits, as when time jumps back or the stream is paused."""
+        with self._condition:
+            if self._waiting is not None:
+                self._waiting = None
+                self.dropped += 1
+
+    def stop(self, timeout_s: float) -> bool:
+        """
+        End all questions, and the thread after the step that it is at.
+
+        :return: whether the thread ended within timeout_s.
+        """
+        with self._condition:
+            self._stopping = True
+            self._waiting = None
+            questions = list(self._questions)
+            self._condition.notify()
+        for question in questions:
+            question.end(Ending.STOPPED)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def open_questions(self) -> int:
+        """Return how many questions are open."""
+        return sum(question.ending is None for question in list(self._questions))
+
+    def _run(self) -> None:
+        while (work := self._next()) is not None:
+            step, subject = work
+            step(subject)
+
+    def _next(self) -> tuple[Callable[[Any], None], Any] | None:
+        """Return what to do next and on what, or None to stop."""
+        with self._condition:
+            while not self._stopping:
+                self._clear_ended()
+                for question in self._questions:
+                    if not question.frame.looked_at:
+                        return self._look_at, question.frame
+                budget_left = self._waiting is None or self._answer_budget_s > 0
+                if self._questions and budget_left:
+                    self._questions.rotate(-1)
+                    return self._step, self._questions[-1]
+                if self._waiting is not None:
+                    return self._look_at, self._waiting
+                self._condition.wait()
+        return None
+
+    def _clear_ended(self) -> None:
+        """Forget questions that have ended; their frames' caches go with them."""
+        for question in [q for q in self._questions if q.ending is not None]:
+            self._questions.remove(question)
+            question.frame.questions -= 1
+
+    def _look_at(self, frame: Frame) -> None:
+        """Give the frame its pass, and deliver it where it is of the stream."""
+        with self._condition:
+            if frame is self._waiting:
+                self._waiting = None
+        start_s = time.monotonic()
+        if not frame.looked_at:
+            try:
+                frame.seen = self._look(frame.source)
+            except Exception as error:  # whatever the model raises, others go on
+                frame.error = error
+        if frame.streamed:
+            self._deliver(frame)
+        self._answer_budget_s = ANSWER_SHARE * (time.monotonic() - start_s)
+
+    def _step(self, question: Question) -> None:
+        """Bring a question one token further, or to its end."""
+        error = question.frame.error
+        if error is not None:
+            refused = isinstance(error, FrameRefusedError)
+            question.end(Ending.FRAME_REFUSED if refused else Ending.FAILED, error)
+            return
+        if not question.text:
+            question.end(Ending.ANSWERED)
+            return
+        start_s = time.monotonic()
+        try:
+            if question.decoding is None:
+                question.decoding = self._begin(
+                    question.frame.seen, question.text, question.max_tokens)
+            going = question.decoding.step()
+        except Exception as error:  # whatever the model raises, others go on
+            question.end(Ending.FAILED, error)
+            return
+        self._answer_budget_s -= time.monotonic() - start_s
+        if not going:
+            question.end(Ending.ANSWERED)

@@ -1,0 +1,107 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Start the depth node on a camera's topics, ready to publish.
+
+An argument of this file wins over params_file, unless it is left at its default.
+"""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch.substitutions import PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+PACKAGE = 'depthvlm_ros'
+NODE = 'depthvlm'
+
+# Arguments that are parameters of the node too: name, default, description.
+NODE_ARGUMENTS = [
+    ('model', 'JonnyYu828/DepthVLM-4B',
+     "Model: 'nano' (embedded, for synthetic rooms), a folder, or a hub id"),
+    ('device', 'auto', "Where the model runs: 'auto', 'cpu', 'cuda', 'cuda:1', ..."),
+    ('image_transport', 'raw',
+     "'raw' (sensor_msgs/Image on image_topic) or 'compressed' (CompressedImage on "
+     'image_topic/compressed)'),
+]
+ARGUMENTS = [
+    ('image_topic', 'image', "The camera's images"),
+    ('camera_info_topic', '',
+     "The camera's CameraInfo; empty: camera_info beside the image topic"),
+    *NODE_ARGUMENTS,
+    ('params_file', '', 'YAML with parameters of the node; empty: their defaults'),
+    ('namespace', '', 'Namespace of the node and its topics'),
+    ('rviz', 'false', 'true: also start RViz'),
+    ('record', '', 'Folder of a new bag to record the outputs in; empty: none'),
+    ('python', '', 'Python interpreter of the node, for instance that of a virtual environment; '
+     'empty: the first python3 on the PATH'),
+]
+YES_NO = {'true': True, '1': True, 'false': False, '0': False, '': False}
+
+
+def resolved(namespace, topic):
+    """Return the full name of a topic that a node in the namespace calls by this name."""
+    if topic.startswith('/'):
+        return topic
+    return '/'.join(['', *namespace.strip('/').split('/'), topic]).replace('//', '/')
+
+
+def sibling(topic, name):
+    """Return the topic of this name beside another one."""
+    return topic.rpartition('/')[0] + '/' + name if '/' in topic else name
+
+
+def depth_node(values):
+    """Return the action that starts the node, configured and activated by itself."""
+    image_topic = values['image_topic']
+    info_topic = values['camera_info_topic'] or sibling(image_topic, 'camera_info')
+    defaults = {name: default for name, default, _ in NODE_ARGUMENTS}
+    chosen = {name: values[name] for name in defaults if values[name] != defaults[name]}
+    params_file = [values['params_file']] if values['params_file'] else []
+    return Node(
+        package=PACKAGE, executable='depth_node', name=NODE, namespace=values['namespace'],
+        parameters=[defaults, *params_file, {**chosen, 'autostart': True}],
+        remappings=[('image', image_topic),
+                    ('image/compressed', f'{image_topic}/compressed'),
+                    ('camera_info', info_topic)],
+        prefix=values['python'] or None, output='screen', emulate_tty=True)
+
+
+def rviz(namespace):
+    """Return the action that starts RViz on the node's outputs."""
+    outputs = [f'{NODE}/depth/image', f'{NODE}/depth/camera_info', f'{NODE}/depth/points',
+               f'{NODE}/depth/image_color']
+    config = PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', 'depth.rviz'])
+    return Node(package='rviz2', executable='rviz2', arguments=['-d', config], output='log',
+                remappings=[(f'/{name}', resolved(namespace, name)) for name in outputs])
+
+
+def bag(folder, namespace):
+    """Return the action that records the node's outputs, its answers and the transforms."""
+    prefix = resolved(namespace, NODE)
+    topics = f'^({prefix}/(depth/.*|answers)|/diagnostics|/tf|/tf_static)$'
+    return ExecuteProcess(cmd=['ros2', 'bag', 'record', '-o', folder, '--regex', topics],
+                          output='screen')
+
+
+def start(context):
+    """Return the actions that the arguments ask for."""
+    values = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
+    if values['rviz'].lower() not in YES_NO:
+        raise ValueError(f"rviz is {values['rviz']!r}, wanted true or false")
+    actions = [depth_node(values)]
+    if YES_NO[values['rviz'].lower()]:
+        actions.append(rviz(values['namespace']))
+    if values['record']:
+        actions.append(bag(values['record'], values['namespace']))
+    return actions
+
+
+def generate_launch_description():
+    """Return the arguments and what they start."""
+    choices = {'image_transport': ['raw', 'compressed']}
+    return LaunchDescription([
+        *[DeclareLaunchArgument(name, default_value=default, description=description,
+                                choices=choices.get(name))
+          for name, default, description in ARGUMENTS],
+        OpaqueFunction(function=start)])

@@ -1,0 +1,177 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A node that runs on real rclpy and DDS, and a client beside it."""
+
+from array import array
+import contextlib
+import threading
+import time
+
+import cv2
+import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+
+@pytest.fixture(scope='session')
+def tiny_checkpoint(tmp_path_factory):
+    """Return the folder of a three-layer model with random weights, in the released layout."""
+    torch = pytest.importorskip('torch')
+    from depthvlm_ros.model import DepthVLM, DepthVLMConfig
+    from depthvlm_ros.training.tokenizer import train_tokenizer
+    folder = tmp_path_factory.mktemp('tiny')
+    tokenizer = train_tokenizer(['How far is the red box? It is 2.31 m away.'] * 3, 320)
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in (
+        ('image_token_id', '<|image_pad|>'), ('video_token_id', '<|video_pad|>'),
+        ('vision_start_token_id', '<|vision_start|>'),
+        ('vision_end_token_id', '<|vision_end|>'))}
+    text = {'vocab_size': len(tokenizer), 'hidden_size': 48, 'intermediate_size': 64,
+            'num_hidden_layers': 3, 'num_attention_heads': 2, 'num_key_value_heads': 1,
+            'head_dim': 24, 'max_position_embeddings': 2048,
+            'rope_parameters': {'rope_type': 'default', 'rope_theta': 10000.0,
+                                'mrope_section': [4, 4, 4], 'mrope_interleaved': True}}
+    vision = {'depth': 4, 'hidden_size': 32, 'intermediate_size': 64, 'num_heads': 2,
+              'out_hidden_size': 48, 'num_position_embeddings': 64,
+              'deepstack_visual_indexes': [0, 1, 2]}
+    config = DepthVLMConfig(
+        text_config=text, vision_config=vision, tie_word_embeddings=True, canonical_fx=128.0,
+        min_pixels=96 * 96, max_pixels=160 * 128, intermediate_multiple=1,
+        depth_head_features=8, depth_head_channels=[8, 8, 8, 8], **ids)
+    torch.manual_seed(0)
+    model = DepthVLM(config)
+    for weights in model.depth_head.parameters():
+        torch.nn.init.normal_(weights, std=0.15)    # depth that differs from place to place
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def ros():
+    """Return a context of these tests' own."""
+    context = Context()
+    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+def wait_until(condition, timeout_s=10.0):
+    """Return whether a condition came true in time."""
+    until_s = time.monotonic() + timeout_s
+    while time.monotonic() < until_s:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return bool(condition())
+
+
+@contextlib.contextmanager
+def spinning(node, threads=4):
+    """Spin a node in the background."""
+    executor = MultiThreadedExecutor(num_threads=threads, context=node.context)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        yield executor
+    finally:
+        executor.shutdown(timeout_sec=5.0)
+        thread.join(5.0)
+
+
+@pytest.fixture
+def make_depth_node(tiny_checkpoint, ros):
+    """Return a function that makes a spinning depth node with some parameters."""
+    from depthvlm_ros.nodes.depth_node import DepthNode
+    with contextlib.ExitStack() as stack:
+        def make(**values):
+            values = {'model': str(tiny_checkpoint), 'device': 'cpu', **values}
+            node = DepthNode(context=ros, parameter_overrides=[
+                Parameter(name, value=value) for name, value in values.items()])
+            stack.callback(node.destroy_node)
+            stack.enter_context(spinning(node))
+            stack.callback(node.shut_down, 10.0)
+            return node
+        yield make
+
+
+@pytest.fixture
+def make_robot(ros):
+    """Return a function that makes the robot's side of the depth node."""
+    with contextlib.ExitStack() as stack:
+        def make(**options):
+            robot = Robot(ros, **options)
+            stack.callback(robot.node.destroy_node)
+            stack.enter_context(spinning(robot.node))
+            return robot
+        yield make
+
+
+class Robot:
+    """
+    A camera that publishes, subscribers that keep what they get, and a client.
+
+    :param compressed: publish CompressedImage.
+    :param info_qos: of camera_info.
+    """
+
+    def __init__(self, ros, compressed=False, info_qos=10):
+        self.node = Node('robot', context=ros)
+        self.got = {}
+        self.compressed = compressed
+        self.images = self.node.create_publisher(
+            CompressedImage if compressed else Image,
+            'image/compressed' if compressed else 'image', 10)
+        self.infos = self.node.create_publisher(CameraInfo, 'camera_info', info_qos)
+
+    def subscribe(self, kind, topic):
+        """Keep the messages of a topic."""
+        self.got[topic] = []
+        self.node.create_subscription(kind, topic, self.got[topic].append, 50)
+
+    @staticmethod
+    def until(condition, timeout_s=10.0):
+        """Return whether a condition came true in time."""
+        return wait_until(condition, timeout_s)
+
+    def connected(self):
+        """Tell whether the depth node has joined the camera and the subscribers."""
+        return (self.images.get_subscription_count() == 1
+                and self.infos.get_subscription_count() >= 1
+                and all(self.node.count_publishers(topic) for topic in self.got))
+
+    def publish(self, rgb, info, stamp, frame_id='camera_optical_frame'):
+        """Publish an image, and its camera_info where one is given."""
+        header = Header(stamp=stamp, frame_id=frame_id)
+        if info is not None:
+            info.header = header
+            self.infos.publish(info)
+        self.images.publish(
+            compressed_message(rgb, header) if self.compressed else image_message(rgb, header))
+
+    def call(self, kind, name, request, timeout_s=20.0):
+        """Call a service and return its response."""
+        client = self.node.create_client(kind, name)
+        assert client.wait_for_service(10.0), f'no service {name}'
+        future = client.call_async(request)
+        assert wait_until(future.done, timeout_s), f'{name} did not answer'
+        self.node.destroy_client(client)
+        return future.result()
+
+
+def image_message(rgb, header):
+    """Return the rgb8 message of an array."""
+    return Image(header=header, height=rgb.shape[0], width=rgb.shape[1], encoding='rgb8',
+                 step=rgb.shape[1] * 3, data=array('B', rgb.tobytes()))
+
+
+def compressed_message(rgb, header):
+    """Return the PNG message of an array."""
+    data = cv2.imencode('.png', rgb[..., ::-1])[1]
+    return CompressedImage(header=header, format='png', data=array('B', data.tobytes()))

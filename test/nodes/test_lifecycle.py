@@ -1,0 +1,173 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+import os
+import signal
+import subprocess
+import sys
+
+from builtin_interfaces.msg import Time
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.nodes.conversions import info_from_intrinsics
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+import numpy as np
+import pytest
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+pytestmark = pytest.mark.ros
+
+CAMERA = Intrinsics(128, 96, 100.0, 105.0, 60.0, 50.0)
+DEPTH = 'depthvlm/depth/image'
+PICTURE = np.zeros((96, 128, 3), np.uint8)
+
+
+def change(robot, transition):
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return robot.call(ChangeState, 'depthvlm/change_state', request).success
+
+
+def state_of(robot):
+    return robot.call(GetState, 'depthvlm/get_state', GetState.Request()).current_state.label
+
+
+def publish(robot, sec):
+    robot.publish(PICTURE, info_from_intrinsics(CAMERA, Header()), Time(sec=sec))
+
+
+def test_a_full_round_twice_through_the_lifecycle_services(make_depth_node, make_robot):
+    node, robot = make_depth_node(), make_robot()
+    robot.subscribe(Image, DEPTH)
+    for sec in (1, 2):
+        assert state_of(robot) == 'unconfigured'
+        assert change(robot, Transition.TRANSITION_CONFIGURE)
+        assert state_of(robot) == 'inactive'
+        assert robot.node.count_publishers(DEPTH) == 0, 'it connects on activate, not before'
+        assert change(robot, Transition.TRANSITION_ACTIVATE)
+        assert state_of(robot) == 'active'
+        assert robot.until(robot.connected)
+        assert robot.until(node.stream.outputs.depth_wanted)
+        publish(robot, sec)
+        assert robot.until(lambda n=sec: len(robot.got[DEPTH]) == n)
+        assert change(robot, Transition.TRANSITION_DEACTIVATE)
+        assert robot.until(lambda: robot.images.get_subscription_count() == 0)
+        assert robot.until(lambda: robot.node.count_publishers(DEPTH) == 0)
+        assert change(robot, Transition.TRANSITION_CLEANUP)
+        assert node._predictor is None
+    assert change(robot, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert state_of(robot) == 'finalized'
+
+
+def test_shutdown_of_an_active_node_frees_everything(make_depth_node):
+    node = make_depth_node()
+    node.trigger_configure()
+    node.trigger_activate()
+    assert node.shut_down(10.0)
+    assert node.state == 'finalized'
+    assert node._predictor is None
+    assert node.stream is None
+
+
+def test_a_model_that_cannot_be_loaded_fails_and_says_what_to_do(make_depth_node, tmp_path, capfd):
+    node = make_depth_node(model=str(tmp_path))
+    assert node.trigger_configure().name == 'FAILURE'
+    assert node.state == 'unconfigured'
+    text = capfd.readouterr().err
+    assert 'config.json' in text
+    assert 'Set the parameter model' in text
+
+
+def test_after_a_failure_another_model_can_be_configured(
+        make_depth_node, tmp_path, tiny_checkpoint):
+    node = make_depth_node(model=str(tmp_path))
+    assert node.trigger_configure().name == 'FAILURE'
+    assert node.set_parameters([Parameter('model', value=str(tiny_checkpoint))])[0].successful
+    assert node.trigger_configure().name == 'SUCCESS'
+
+
+def test_an_error_while_activating_ends_unconfigured_and_is_logged(
+        make_depth_node, make_robot, capfd):
+    node = make_depth_node(**{'qos_overrides./image.subscription.reliability': 'sideways'})
+    robot = make_robot()
+    robot.subscribe(Image, DEPTH)
+    node.trigger_configure()
+    assert node.trigger_activate().name == 'ERROR'
+    assert node.state == 'unconfigured'
+    assert node._predictor is None
+    assert robot.until(lambda: robot.node.count_publishers(DEPTH) == 0)
+    log = capfd.readouterr().err
+    assert 'on_activate failed' in log
+    assert 'sideways' in log
+
+
+def test_quality_of_service_is_as_designed_and_can_be_overridden(make_depth_node, make_robot):
+    node = make_depth_node(**{
+        'qos_overrides./image.subscription.reliability': 'reliable',
+        'qos_overrides./depthvlm/depth/points.publisher.reliability': 'best_effort'})
+    node.trigger_configure()
+    node.trigger_activate()
+
+    def profiles(found):
+        return sorted((end.qos_profile.reliability.name, end.qos_profile.durability.name)
+                      for end in found)
+    robot = make_robot()
+    of_topic = robot.node.get_publishers_info_by_topic
+    assert robot.until(lambda: of_topic('depthvlm/depth/points'))
+    assert profiles(of_topic('depthvlm/depth/points')) == [('BEST_EFFORT', 'VOLATILE')]
+    assert profiles(of_topic(DEPTH)) == [('RELIABLE', 'VOLATILE')]
+    of_topic = robot.node.get_subscriptions_info_by_topic
+    assert profiles(of_topic('image')) == [('RELIABLE', 'VOLATILE')]
+    assert profiles(of_topic('camera_info')) == [
+        ('BEST_EFFORT', 'VOLATILE'), ('RELIABLE', 'TRANSIENT_LOCAL')]
+
+
+def test_autostart(make_depth_node, make_robot):
+    node, robot = make_depth_node(autostart=True), make_robot()
+    assert robot.until(lambda: node.state == 'active')
+
+
+def test_parameters_that_cannot_change_now_are_refused_with_the_reason(make_depth_node):
+    node = make_depth_node()
+    node.trigger_configure()
+
+    def refusal(name, value):
+        return node.set_parameters([Parameter(name, value=value)])[0].reason
+    assert 'model cannot change while inactive' in refusal('model', 'nano')
+    assert refusal('image_transport', 'compressed') == ''
+    node.trigger_activate()
+    assert 'deactivate the node first' in refusal('image_transport', 'raw')
+    assert refusal('max_tokens', 3) == ''
+
+
+def start(tiny_checkpoint):
+    command = [sys.executable, '-m', 'depthvlm_ros.nodes.depth_node', '--ros-args',
+               '-p', f'model:={tiny_checkpoint}', '-p', 'device:=cpu', '-p', 'autostart:=true']
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_as_a_process_it_works_and_ends_with_0_on_a_signal(
+        tiny_checkpoint, make_robot, number):
+    robot = make_robot()
+    robot.subscribe(Image, DEPTH)
+    process = start(tiny_checkpoint)
+    try:
+        assert robot.until(robot.connected, 60.0)
+        sent = 0
+
+        def answered():
+            nonlocal sent
+            sent += 1
+            publish(robot, sent)
+            return robot.until(lambda: robot.got[DEPTH], 0.5)
+        assert robot.until(answered, 20.0)
+        publish(robot, 1000)    # so that it may be in the middle of a pass
+        process.send_signal(number)
+        _, log = process.communicate(timeout=15)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0, log
+    assert 'Traceback' not in log

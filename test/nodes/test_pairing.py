@@ -1,0 +1,100 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+from depthvlm_ros.nodes.pairing import Pairing, Stamped
+import pytest
+
+
+def image(stamp_ns, frame_id='optical', size=(96, 128)):
+    return Stamped(stamp_ns, frame_id, size, f'image {stamp_ns}')
+
+
+def info(stamp_ns, value='K', frame_id='optical', size=(96, 128)):
+    return Stamped(stamp_ns, frame_id, size, value)
+
+
+def values(pairs):
+    return [(image.value, calibration) for image, calibration in pairs]
+
+
+def test_an_image_takes_the_info_of_its_own_stamp_in_either_order():
+    pairing = Pairing()
+    assert pairing.add_info(info(1, 'K1')) == []
+    assert values(pairing.add_image(image(1))) == [('image 1', 'K1')]
+    assert pairing.add_image(image(2)) == [], 'K1 fits, but its own info is on the way'
+    assert values(pairing.add_info(info(2, 'K2'))) == [('image 2', 'K2')]
+    assert pairing.reason == ''
+
+
+def test_new_intrinsics_hold_from_their_image_on():
+    pairing = Pairing()
+    pairing.add_info(info(1, 'K1'))
+    pairing.add_image(image(1))
+    pairing.add_info(info(3, 'K3'))
+    pairing.add_info(info(2, 'K2'))
+    assert values(pairing.add_image(image(2))) == [('image 2', 'K2')]
+    assert values(pairing.add_image(image(3))) == [('image 3', 'K3')]
+
+
+def test_a_latched_info_serves_all_images():
+    pairing = Pairing()
+    pairing.add_info(info(0))
+    assert [values(pairing.add_image(image(i))) for i in (5, 6)] == [
+        [('image 5', 'K')], [('image 6', 'K')]]
+
+
+def test_the_first_image_waits_for_the_first_info():
+    pairing = Pairing()
+    assert pairing.add_image(image(5)) == []
+    assert 'no camera_info' in pairing.reason
+    assert values(pairing.add_info(info(0))) == [('image 5', 'K')]
+
+
+def test_an_info_that_got_lost_costs_no_image():
+    pairing = Pairing()
+    pairing.add_info(info(1, 'K1'))
+    pairing.add_image(image(1))
+    assert pairing.add_image(image(2)) == []    # its info is lost
+    assert values(pairing.add_image(image(3))) == [('image 2', 'K1'), ('image 3', 'K1')]
+    assert pairing.add_info(info(4, 'K4')) == []
+    assert values(pairing.add_image(image(4))) == [('image 4', 'K4')]
+    assert pairing.add_image(image(5)) == [], 'infos come by stamp again'
+
+
+def test_what_two_readers_meet_counts_once():
+    pairing = Pairing()
+    pairing.add_image(image(1))
+    assert len(pairing.add_info(info(1))) == 1
+    pairing.add_image(image(2))
+    assert pairing.add_info(info(1)) == []
+
+
+@pytest.mark.parametrize(('other', 'reason'), [
+    ({'frame_id': 'rear'}, "frame 'rear', the image of 'optical'"),
+    ({'size': (48, 64)}, '64 x 48 px, the image has 128 x 96')])
+def test_another_cameras_info_is_not_taken(other, reason):
+    pairing = Pairing()
+    pairing.add_info(info(0, **other))
+    assert pairing.add_image(image(5)) == []
+    assert reason in pairing.reason
+
+
+def test_unknown_sizes_and_empty_frames_fit():
+    pairing = Pairing()
+    pairing.add_info(info(0, frame_id=''))
+    assert len(pairing.add_image(image(5, size=None))) == 1
+
+
+def test_stamps_within_the_tolerance_are_one():
+    pairing = Pairing(tolerance_ns=10)
+    pairing.add_info(info(100, 'K100'))
+    pairing.add_info(info(105, 'K105'))
+    assert values(pairing.add_image(image(107))) == [('image 107', 'K105')]
+    assert pairing.add_image(image(120)) == []
+    assert values(pairing.add_info(info(112, 'K112'))) == [('image 120', 'K112')]
+
+
+def test_clear_forgets_what_waits():
+    pairing = Pairing()
+    pairing.add_image(image(1))
+    pairing.clear()
+    assert pairing.add_info(info(1)) == []

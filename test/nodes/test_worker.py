@@ -1,0 +1,217 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+import threading
+import time
+
+from depthvlm_ros.nodes.worker import Ending, Frame, FrameRefusedError, Question, Worker
+import pytest
+
+
+class Countdown:
+    """A decoding of a given number of tokens."""
+
+    def __init__(self, log, name, tokens, token_s=0.0):
+        self.log, self.name, self.left, self.token_s = log, name, tokens, token_s
+        self.text, self.tokens, self.ended = '', 0, ''
+
+    def step(self):
+        time.sleep(self.token_s)
+        self.log.append(self.name)
+        self.tokens += 1
+        self.text += 'x'
+        self.left -= 1
+        self.ended = '' if self.left else 'stop'
+        return bool(self.left)
+
+
+class Bench:
+    """A worker whose looks and steps are written down."""
+
+    def __init__(self, look_s=0.0, token_s=0.0, max_questions=4):
+        self.log, self.delivered, self.ended = [], [], []
+        self.look_s, self.token_s = look_s, token_s
+        self.gate, self.looking = threading.Event(), threading.Event()
+        self.gate.set()
+        self.worker = Worker(self.look, self.begin, self.deliver, max_questions)
+
+    def look(self, source):
+        self.looking.set()
+        assert self.gate.wait(5.0)
+        time.sleep(self.look_s)
+        self.log.append(source)
+        if isinstance(source, Exception):
+            raise source
+        return f'seen {source}'
+
+    def begin(self, seen, text, max_tokens):
+        if text == 'fail':
+            raise RuntimeError(text)
+        return Countdown(self.log, text, max_tokens, self.token_s)
+
+    def deliver(self, frame):
+        self.delivered.append(frame.source)
+
+    def question(self, text, frame, tokens=3, timeout_s=60.0):
+        return Question(text, frame, tokens, time.monotonic() + timeout_s, self.ended.append)
+
+    def until(self, condition, timeout_s=5.0):
+        until_s = time.monotonic() + timeout_s
+        while not condition() and time.monotonic() < until_s:
+            time.sleep(0.002)
+        assert condition()
+
+
+@pytest.fixture
+def make():
+    benches = []
+
+    def make_bench(**options):
+        benches.append(Bench(**options))
+        return benches[-1]
+    yield make_bench
+    for bench in benches:
+        bench.gate.set()
+        assert bench.worker.stop(5.0)
+
+
+def test_a_newer_frame_replaces_the_one_that_waits(make):
+    bench = make()
+    bench.gate.clear()
+    bench.worker.submit(Frame(0))
+    bench.until(lambda: bench.worker._waiting is None)
+    for i in range(1, 5):
+        bench.worker.submit(Frame(i))
+    bench.gate.set()
+    bench.until(lambda: len(bench.delivered) == 2)
+    assert bench.delivered == [0, 4]
+    assert bench.worker.dropped == 3
+
+
+def test_a_frame_of_a_question_is_looked_at_once_and_not_dropped(make):
+    bench = make()
+    bench.gate.clear()
+    bench.worker.submit(Frame('busy'))
+    bench.until(lambda: bench.worker._waiting is None)
+    asked = Frame('asked')
+    bench.worker.submit(asked)
+    bench.worker.ask(bench.question('q', asked))
+    bench.worker.submit(Frame('newer'))
+    bench.gate.set()
+    bench.until(lambda: bench.ended and len(bench.delivered) == 3)
+    assert bench.delivered == ['busy', 'asked', 'newer']
+    assert [entry for entry in bench.log if entry != 'q'] == ['busy', 'asked', 'newer']
+    assert bench.worker.dropped == 0
+
+
+def test_a_question_about_a_frame_off_the_stream_delivers_nothing(make):
+    bench = make()
+    bench.worker.ask(bench.question('q', Frame('asked')))
+    bench.until(lambda: bench.ended)
+    assert bench.ended[0].ending is Ending.ANSWERED
+    assert (bench.ended[0].words, bench.ended[0].tokens) == ('xxx', 3)
+    assert bench.delivered == []
+
+
+def test_without_words_only_the_look_is_taken(make):
+    bench = make()
+    bench.worker.ask(bench.question('', Frame('asked')))
+    bench.until(lambda: bench.ended)
+    assert bench.log == ['asked']
+    assert bench.ended[0].ending is Ending.ANSWERED
+
+
+def test_questions_take_turns(make):
+    bench = make()
+    bench.gate.clear()
+    frame = Frame('f')
+    for name in 'ab':
+        bench.worker.ask(bench.question(name, frame, tokens=4))
+    bench.gate.set()
+    bench.until(lambda: len(bench.ended) == 2)
+    assert bench.log[0] == 'f'
+    assert sorted(bench.log[1:3]) == sorted(bench.log[3:5]) == ['a', 'b']
+
+
+def test_a_stream_under_load_leaves_answers_their_share_and_no_more(make):
+    bench = make(look_s=0.05, token_s=0.002)
+    frame = Frame('asked')
+    bench.worker.ask(bench.question('q', frame, tokens=10**6, timeout_s=60))
+    bench.until(lambda: frame.looked_at)
+    start_s, frames = time.monotonic(), 0
+    while time.monotonic() - start_s < 1.0:
+        bench.worker.submit(Frame(frames))
+        frames += 1
+        bench.until(lambda n=frames: len(bench.delivered) == n)
+        bench.worker.submit(Frame(frames))  # one always waits
+        frames += 1
+        bench.until(lambda n=frames: len(bench.delivered) == n)
+    alone = (time.monotonic() - start_s) / 0.05
+    assert frames > 0.75 * alone
+    assert bench.log.count('q') > frames, 'a few tokens between two frames'
+
+
+def test_a_refused_frame_and_a_failed_look_end_its_questions(make):
+    bench = make()
+    refusal, failure = FrameRefusedError('too short'), RuntimeError('memory')
+    for error, ending in ((refusal, Ending.FRAME_REFUSED), (failure, Ending.FAILED)):
+        bench.ended.clear()
+        bench.worker.ask(bench.question('q', Frame(error)))
+        bench.until(lambda: bench.ended)
+        assert (bench.ended[0].ending, bench.ended[0].error) == (ending, error)
+
+
+def test_a_failing_decoding_ends_its_question_alone(make):
+    bench = make()
+    frame = Frame('f')
+    bench.worker.ask(bench.question('fail', frame))
+    bench.worker.ask(bench.question('good', frame))
+    bench.until(lambda: len(bench.ended) == 2)
+    endings = {question.text: question.ending for question in bench.ended}
+    assert endings == {'fail': Ending.FAILED, 'good': Ending.ANSWERED}
+
+
+def test_more_questions_than_may_be_open_are_refused(make):
+    bench = make(max_questions=2)
+    bench.gate.clear()
+    frame = Frame('f')
+    taken = [bench.worker.ask(bench.question(str(i), frame)) for i in range(3)]
+    assert taken == [True, True, False]
+
+
+def test_time_out_ends_a_question_even_in_mid_look_and_frees_its_place(make):
+    bench = make(max_questions=1)
+    bench.gate.clear()
+    bench.worker.ask(bench.question('q', Frame('f'), timeout_s=0.0))
+    bench.worker.time_out(time.monotonic())
+    assert [question.ending for question in bench.ended] == [Ending.TIMEOUT]
+    assert bench.worker.ask(bench.question('next', Frame('g')))
+    bench.gate.set()
+    bench.until(lambda: len(bench.ended) == 2)
+    assert bench.ended[1].ending is Ending.ANSWERED
+    assert 'q' not in bench.log
+
+
+def test_stop_ends_every_question_once_and_within_its_time(make):
+    bench = make()
+    bench.gate.clear()
+    bench.worker.ask(bench.question('q', Frame('f')))
+    assert bench.looking.wait(5.0)
+    assert not bench.worker.stop(0.1), 'the look hangs'
+    assert [question.ending for question in bench.ended] == [Ending.STOPPED]
+    assert not bench.worker.ask(bench.question('late', Frame('g')))
+    bench.gate.set()
+    assert bench.worker.stop(5.0)
+    assert len(bench.ended) == 1
+
+
+def test_forgotten_frames_are_not_looked_at(make):
+    bench = make()
+    bench.gate.clear()
+    bench.worker.submit(Frame('first'))
+    bench.until(lambda: bench.worker._waiting is None)
+    bench.worker.submit(Frame('old'))
+    bench.worker.forget_waiting()
+    bench.gate.set()
+    bench.worker.submit(Frame('new'))
+    bench.until(lambda: len(bench.delivered) == 2)
+    assert bench.delivered == ['first', 'new']

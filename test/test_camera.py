@@ -1,0 +1,125 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
+import cv2
+from depthvlm_ros.camera import Calibration, Intrinsics, Roi
+import numpy as np
+import pytest
+
+K = (300.0, 0.0, 161.0, 0.0, 310.0, 118.0, 0.0, 0.0, 1.0)
+EYE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+P = (280.0, 0.0, 158.0, 0.0, 0.0, 285.0, 121.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+NO_P = (0.0,) * 12
+PLUMB_BOB = (-0.25, 0.08, 0.001, -0.0005, 0.0)
+RATIONAL = (0.5, -0.2, 0.0005, 0.0002, 0.01, 0.75, -0.15, 0.002)
+EQUIDISTANT = (-0.02, 0.004, -0.001, 0.0002)
+
+
+def calibration(**changed):
+    numbers = {'width': 320, 'height': 240, 'distortion_model': 'plumb_bob', 'd': PLUMB_BOB,
+               'k': K, 'r': EYE, 'p': P}
+    return Calibration(**{**numbers, **changed})
+
+
+def test_intrinsics_refuse_what_is_no_camera():
+    for changed, named in (({'width': 0}, 'width is 0'), ({'height': 2.5}, 'height is 2.5'),
+                           ({'fx': -1.0}, 'fx is -1.0'), ({'fy': float('nan')}, 'fy is nan'),
+                           ({'cx': float('inf')}, 'cx is inf')):
+        numbers = {'width': 4, 'height': 3, 'fx': 5.0, 'fy': 5.0, 'cx': 1.5, 'cy': 1.0}
+        with pytest.raises(ValueError, match=named):
+            Intrinsics(**{**numbers, **changed})
+
+
+def test_crop_and_resize_keep_the_rays():
+    camera = Intrinsics(320, 240, 300.0, 310.0, 161.0, 118.0)
+    cropped = camera.crop(20, 10, 100, 80)
+    assert (30 - camera.cx) / camera.fx == pytest.approx((10 - cropped.cx) / cropped.fx)
+    # The image's left and right edges stay where they are in the world.
+    resized = camera.resize(160, 480)
+    for u, u_resized in ((-0.5, -0.5), (319.5, 159.5)):
+        assert (u - camera.cx) / camera.fx == pytest.approx(
+            (u_resized - resized.cx) / resized.fx)
+    assert resized.fy == 620.0
+    assert camera.size_at_focal(600.0) == (640, 465)
+
+
+def test_intrinsics_are_p_or_k_where_p_is_zero():
+    assert calibration().intrinsics == Intrinsics(320, 240, 280.0, 285.0, 158.0, 121.0)
+    assert calibration(p=NO_P).intrinsics == Intrinsics(320, 240, 300.0, 310.0, 161.0, 118.0)
+
+
+def test_roi_and_binning_are_folded_in():
+    camera = calibration(roi=Roi(40, 20, 200, 160), binning_x=2, binning_y=4)
+    assert camera.size == (40, 100)
+    assert camera.intrinsics == Intrinsics(
+        100, 40, 280 / 2, 285 / 4, (158 - 40) / 2, (121 - 20) / 4)
+    assert camera.rectification().map_u.shape == (40, 100)
+
+
+@pytest.mark.parametrize(('changed', 'named'), [
+    ({'k': (0.0,) * 9}, 'uncalibrated'),
+    ({'k': (-300.0, *K[1:])}, 'K has focal lengths -300.0'),
+    ({'p': (-280.0, *P[1:])}, 'P has focal lengths -280.0'),
+    ({'k': (float('nan'), *K[1:])}, 'k is'),
+    ({'d': (float('inf'), 0, 0, 0)}, 'd is'),
+    ({'r': EYE[:8]}, 'r has 8 numbers, wanted 9'),
+    ({'distortion_model': 'heavy'}, "model is 'heavy', wanted one of"),
+    ({'d': (0.1, 0.2)}, 'plumb_bob has 2 coefficients, wanted 4 or 5'),
+    ({'width': 0}, 'size is 0 x 240'),
+    ({'roi': Roi(300, 0, 100, 100)}, 'outside the calibrated'),
+    ({'roi': Roi(0, 0, 2, 2), 'binning_x': 4}, 'binning 4 x 1'),
+])
+def test_numbers_that_are_no_calibration_are_named(changed, named):
+    with pytest.raises(ValueError, match=named):
+        calibration(**changed)
+
+
+@pytest.mark.parametrize('distortion', [
+    {'d': ()}, {'d': (0.0,) * 5}, {'d': (0.0,) * 8, 'distortion_model': 'whatever'}])
+def test_no_maps_where_nothing_is_distorted(distortion):
+    assert calibration(p=NO_P, **distortion).rectification() is None
+    assert calibration(**distortion).rectification() is not None, 'P is another camera than K'
+
+
+def test_maps_are_cached():
+    assert calibration().rectification() is calibration().rectification()
+
+
+@pytest.mark.parametrize(('model', 'd'), [
+    ('plumb_bob', PLUMB_BOB), ('rational_polynomial', RATIONAL), ('equidistant', EQUIDISTANT)])
+@pytest.mark.parametrize('rotated', [False, True])
+def test_maps_lead_each_rectified_pixel_to_where_the_lens_puts_it(model, d, rotated):
+    rotation = cv2.Rodrigues(np.array([0.01, -0.02, 0.015]))[0] if rotated else np.eye(3)
+    camera = calibration(distortion_model=model, d=d, r=tuple(rotation.ravel()))
+    maps = camera.rectification()
+    u, v = np.array([20, 160, 300]), np.array([30, 120, 200])
+    rays = np.stack([(u - 158) / 280, (v - 121) / 285, np.ones(3)], axis=-1) @ rotation
+    raw_matrix, d = np.array(K).reshape(3, 3), np.array(d)
+    if model == 'equidistant':
+        expected = cv2.fisheye.distortPoints(
+            (rays[:, None, :2] / rays[:, None, 2:]), raw_matrix, d)[:, 0]
+    else:
+        expected = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), raw_matrix, d)[0][:, 0]
+    np.testing.assert_allclose(maps.map_u[v, u], expected[:, 0], atol=1e-2)
+    np.testing.assert_allclose(maps.map_v[v, u], expected[:, 1], atol=1e-2)
+
+
+def test_apply_remaps_and_knows_what_the_raw_image_does_not_show():
+    # P shows more of the world than K: the rectified image has borders without a picture.
+    camera = calibration(d=(), p=(150.0, 0, 161.0, 0, 0, 155.0, 118.0, 0, 0, 0, 1, 0))
+    maps = camera.rectification()
+    raw = np.full((240, 320, 3), 200, np.uint8)
+    rectified = maps.apply(raw)
+    assert (rectified[118, 161] == 200).all()
+    assert (rectified[0, 0] == 0).all()
+    assert maps.valid[118, 161]
+    assert not maps.valid[0, 0]
+    assert maps.valid.mean() == pytest.approx(0.25, abs=0.01)
+    with pytest.raises(ValueError, match='10 x 20, wanted 320 x 240'):
+        maps.apply(raw[:20, :10])
+
+
+def test_calibrations_of_the_same_numbers_are_equal():
+    assert calibration() == calibration(k=list(K))
+    assert replace(calibration(), binning_x=0) == calibration()

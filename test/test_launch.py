@@ -1,0 +1,199 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The launch files: their arguments, what they make of them, and a real start."""
+
+import os
+from pathlib import Path
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+pytest.importorskip(
+    'launch.actions', reason='launch is not on PyPI: needs a ROS 2 install')
+pytest.importorskip('launch_ros', reason='launch_ros is not on PyPI: needs a ROS 2 install')
+
+from launch import LaunchContext  # noqa: E402
+
+pytestmark = pytest.mark.ros
+
+LAUNCH = Path(__file__).parents[1] / 'launch'
+DEPTH_ARGUMENTS = {
+    'image_topic', 'camera_info_topic', 'model', 'device', 'params_file', 'namespace',
+    'image_transport', 'rviz', 'record', 'python'}
+PATIENCE_S = 90.0
+STARTER = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+arguments = [argument.split(':=', 1) for argument in sys.argv[2:]]
+service = LaunchService(noninteractive=True)
+service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
+    PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments)]))
+sys.exit(service.run())
+"""
+
+
+def arguments_of(name):
+    """Load a launch file, and return the arguments that it declares by name."""
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+    description = PythonLaunchDescriptionSource(str(LAUNCH / name)).get_launch_description(
+        LaunchContext())
+    return {argument.name: argument for argument in description.get_launch_arguments()}
+
+
+def start(name, *arguments, **options):
+    """Launch a file in a process of its own, as `ros2 launch` does."""
+    return subprocess.Popen([sys.executable, '-c', STARTER, str(LAUNCH / name), *arguments],
+                            **options)
+
+
+def started(tmp_path, **arguments):
+    """Return the command lines that depth.launch.py starts; `echo` stands in for the programs."""
+    ros2 = tmp_path / 'ros2'
+    ros2.write_text('#!/bin/sh\nexec echo ros2 "$@"\n')
+    ros2.chmod(0o755)
+    arguments = {'python': '/bin/echo'} | arguments
+    process = start('depth.launch.py', *(f'{k}:={v}' for k, v in arguments.items()),
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                    env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}'})
+    try:
+        output = process.communicate(timeout=PATIENCE_S)[0]
+    finally:
+        process.kill()
+    lines = re.findall(r'^\[(?:echo|ros2)-\d+\] (.*)$', output, re.MULTILINE)
+    assert lines, output
+    return {Path(line.split()[0]).name: shlex.split(line) for line in lines}
+
+
+def parameters_of(command):
+    """Return the parameters of a command line; of two values the later one holds."""
+    values = {}
+    for before, word in zip(command, command[1:], strict=False):
+        if before == '--params-file':
+            content = yaml.safe_load(Path(word).read_text())
+            for node in content.values():
+                values.update(node['ros__parameters'])
+    return values
+
+
+def remaps_of(command):
+    return [word for before, word in zip(command, command[1:], strict=False) if before == '-r']
+
+
+def needs_the_installed_package():
+    packages = pytest.importorskip('ament_index_python.packages')
+    try:
+        prefix = packages.get_package_prefix('depthvlm_ros')
+    except packages.PackageNotFoundError:
+        pytest.skip('depthvlm_ros is not installed where launch looks for it')
+    if not (Path(prefix) / 'lib' / 'depthvlm_ros' / 'depth_node').exists():
+        pytest.skip('the installed depthvlm_ros has no executables')
+
+
+def test_every_argument_is_described():
+    depth, demo = arguments_of('depth.launch.py'), arguments_of('demo.launch.py')
+    assert set(depth) == DEPTH_ARGUMENTS
+    assert {'seed', 'rate', 'model', 'rviz'} <= set(demo)
+    for argument in [*depth.values(), *demo.values()]:
+        assert len(argument.description) > 5, argument.name
+    for arguments, model in ((depth, 'JonnyYu828/DepthVLM-4B'), (demo, 'nano')):
+        words = arguments['model'].default_value
+        assert ''.join(word.perform(LaunchContext()) for word in words) == model
+
+
+def test_the_defaults_start_the_released_model_by_itself(tmp_path):
+    needs_the_installed_package()
+    command = started(tmp_path)['depth_node']
+    assert '__node:=depthvlm' in remaps_of(command)
+    assert {'image:=image', 'image/compressed:=image/compressed',
+            'camera_info:=camera_info'} <= set(remaps_of(command))
+    values = parameters_of(command)
+    assert values['model'] == 'JonnyYu828/DepthVLM-4B'
+    assert values['autostart'] is True
+
+
+@pytest.mark.parametrize('topics, info', [
+    ({'image_topic': '/cam/image_raw'}, '/cam/camera_info'),
+    ({'image_topic': '/cam/image_raw', 'camera_info_topic': '/info'}, '/info'),
+])
+def test_topics_are_remapped_both_raw_and_compressed(tmp_path, topics, info):
+    needs_the_installed_package()
+    remaps = remaps_of(started(tmp_path, namespace='robot', **topics)['depth_node'])
+    assert {'image:=/cam/image_raw', 'image/compressed:=/cam/image_raw/compressed',
+            f'camera_info:={info}', '__ns:=/robot'} <= set(remaps)
+
+
+def test_an_argument_beats_the_file_and_the_file_beats_the_default(tmp_path):
+    needs_the_installed_package()
+    file = tmp_path / 'depth.yaml'
+    file.write_text('/**:\n  ros__parameters:\n    model: nano\n    device: cuda\n')
+    command = started(tmp_path, params_file=str(file), device='cpu',
+                      image_transport='compressed')['depth_node']
+    values = parameters_of(command)
+    assert (values['model'], values['device']) == ('nano', 'cpu')
+    assert values['image_transport'] == 'compressed'
+
+
+@pytest.mark.parametrize('namespace, prefix', [('', ''), ('robot', '/robot'), ('/a/b/', '/a/b')])
+def test_recording_takes_the_outputs_of_this_node(tmp_path, namespace, prefix):
+    needs_the_installed_package()
+    arguments = {'namespace': namespace} if namespace else {}
+    bag = started(tmp_path, record='my_bag', **arguments)['ros2']
+    assert bag[:5] == ['ros2', 'bag', 'record', '-o', 'my_bag']
+    pattern = bag[-1]
+    for topic in ('depth/image', 'depth/points', 'depth/camera_info', 'answers'):
+        assert re.search(pattern, f'{prefix}/depthvlm/{topic}'), topic
+    assert re.search(pattern, '/diagnostics')
+    assert not re.search(pattern, f'{prefix}/image')
+    assert not re.search(pattern, f'/other{prefix}/depthvlm/depth/image')
+
+
+def test_rviz_is_told_apart_from_other_words():
+    process = start('depth.launch.py', 'rviz:=maybe', stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT, text=True)
+    output = process.communicate(timeout=PATIENCE_S)[0]
+    assert process.returncode != 0
+    assert "rviz is 'maybe', wanted true or false" in output
+
+
+@pytest.mark.slow
+def test_the_demo_starts_and_depth_comes_out():
+    needs_the_installed_package()
+    import rclpy
+    from sensor_msgs.msg import Image
+    process = start('demo.launch.py', 'rate:=2.0', 'namespace:=robot', 'device:=cpu',
+                    f'python:={sys.executable}')
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('audience', context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    images, depths = [], []
+    node.create_subscription(Image, '/robot/image', images.append, 10)
+    node.create_subscription(Image, '/robot/depthvlm/depth/image', depths.append, 10)
+    try:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while len(depths) < 2 and time.monotonic() < deadline_s and process.poll() is None:
+            executor.spin_once(timeout_sec=0.1)
+        assert len(depths) >= 2, f'{len(images)} images, exit code {process.poll()}'
+        stamps = {(image.header.stamp.sec, image.header.stamp.nanosec) for image in images}
+        stamp = depths[-1].header.stamp
+        assert (stamp.sec, stamp.nanosec) in stamps
+        assert depths[-1].encoding == '32FC1'
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown(context=context)

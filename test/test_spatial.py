@@ -1,0 +1,162 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.spatial import (
+    measure_box,
+    measure_pixel,
+    names_coordinates,
+    Place,
+    read_places,
+    references_in,
+)
+import numpy as np
+import pytest
+
+CAMERA = Intrinsics(100, 80, 90.0, 95.0, 48.0, 41.0)
+
+
+def wall(depth_m=2.0):
+    return np.full((80, 100), depth_m, np.float32)
+
+
+@pytest.mark.parametrize('text', [
+    '{"point_2d": [500, 250], "label": "red box"}',
+    '[{"point_2d": [500, 250], "label": "red box"}]',
+    '```json\n[\n\t{"point_2d": [500, 250], "label": "red box"}\n]\n```',
+    'It is here: {"label": "red box", "point_2d": [500.0, 250]}. Do you see it?',
+])
+def test_a_point_is_read_however_it_is_wrapped(text):
+    assert read_places(text) == [Place('red box', (500.0, 250.0), None)]
+
+
+def test_several_places_keep_their_order():
+    text = ('[{"bbox_2d": [10, 20, 30, 40], "label": "a"}, {"point_2d": [1, 2]}]\n'
+            '{"point_2d": [3, 4], "label": "c"}')
+    assert read_places(text) == [
+        Place('a', None, (10.0, 20.0, 30.0, 40.0)),
+        Place('', (1.0, 2.0), None),
+        Place('c', (3.0, 4.0), None)]
+
+
+@pytest.mark.parametrize('text', [
+    '', 'The box is 2 m away.', 'Between [3, 4] and {so on}.', '{}', '[]', '[[1, 2]]',
+    '{"label": "nothing"}',
+    '[{"point_2d": [500, 250], "label": "a"}, {"point_',
+    '[{"point_2d": [500, 250]}, {"point_2d": [500]}]',
+    '{"point_2d": [500, 1001]}', '{"point_2d": [-1, 10]}', '{"point_2d": [NaN, 10]}',
+    '{"point_2d": [1e999, 10]}', '{"point_2d": ["5", 10]}', '{"point_2d": [true, 10]}',
+    '{"point_2d": "500, 250"}', '{"point_2d": [1, 2], "label": 3}',
+    '{"bbox_2d": [30, 20, 10, 40]}', '{"bbox_2d": [10, 20, 10, 40]}',
+    '{"bbox_2d": [10, 20, 30, 40], "point_2d": [1, 2]}',
+    '{"point_2d": [1, 2]', '{"a":' * 100000, '[{' * 50000, '{"point_2d": [' + '9' * 5000 + ', 1]}',
+])
+def test_what_cannot_be_read_gives_no_places(text):
+    assert read_places(text) == []
+    assert references_in(text, wall(), CAMERA) == []
+
+
+def test_pointing_is_noticed_even_where_it_cannot_be_read():
+    assert names_coordinates('[{"point_2d": [1')
+    assert names_coordinates('{"bbox_2d": 3}')
+    assert not names_coordinates('a point in 2d')
+
+
+def test_a_pixel_on_a_wall():
+    reference = measure_pixel(wall(), CAMERA, 48.0, 41.0, 'wall')
+    assert (reference.label, reference.u, reference.v, reference.box) == ('wall', 48, 41, None)
+    assert reference.depth_m == 2.0
+    assert reference.depth_spread_m == 0.0
+    assert reference.point_m == (0.0, 0.0, 2.0)
+    assert reference.valid
+
+
+def test_the_point_is_the_exact_pixels_not_the_nearest_centres():
+    reference = measure_pixel(wall(), CAMERA, 48.3, 40.6)
+    np.testing.assert_allclose(reference.point_m, [0.3 / 90 * 2, -0.4 / 95 * 2, 2.0])
+
+
+def test_depth_of_a_pixel_ignores_outliers_and_nan():
+    depth_m = wall()
+    depth_m[41, 48] = 90.0
+    depth_m[40, 47:50] = np.nan
+    reference = measure_pixel(depth_m, CAMERA, 48, 41)
+    assert reference.depth_m == 2.0
+    assert reference.valid
+
+
+def test_spread_is_the_standard_deviation_of_noise():
+    depth_m = wall() + np.random.default_rng(3).normal(0, 0.05, (80, 100)).astype(np.float32)
+    reference = measure_box(depth_m, CAMERA, (10, 10, 90, 70))
+    assert reference.depth_m == pytest.approx(2.0, abs=0.01)
+    assert reference.depth_spread_m == pytest.approx(0.05, rel=0.1)
+
+
+def test_a_hole_has_no_depth():
+    depth_m = wall()
+    depth_m[30:50, 40:60] = np.nan
+    reference = measure_pixel(depth_m, CAMERA, 50, 40)
+    assert math.isnan(reference.depth_m)
+    assert math.isnan(reference.depth_spread_m)
+    assert all(math.isnan(value) for value in reference.point_m)
+    assert not reference.valid
+
+
+def test_a_place_with_little_depth_is_not_valid():
+    depth_m = np.full((80, 100), np.nan, np.float32)
+    depth_m[40, 49] = 3.0
+    reference = measure_pixel(depth_m, CAMERA, 50, 40)
+    assert reference.depth_m == 3.0
+    assert not reference.valid
+
+
+@pytest.mark.parametrize('pixel', [
+    (-0.51, 5), (99.5, 5), (5, -0.6), (5, 79.5), (math.nan, 5), (5, math.inf)])
+def test_a_pixel_outside_is_refused(pixel):
+    with pytest.raises(ValueError, match='outside the depth image, wanted u'):
+        measure_pixel(wall(), CAMERA, *pixel)
+
+
+@pytest.mark.parametrize('pixel', [(-0.5, -0.5), (99.49, 79.49), (0, 79), (99, 0)])
+def test_pixels_at_the_border_are_inside(pixel):
+    assert measure_pixel(wall(), CAMERA, *pixel).depth_m == 2.0
+
+
+def test_a_box_is_measured_in_its_middle():
+    depth_m = wall(5.0)
+    depth_m[25:55, 35:65] = 1.5  # what the box is around fills three quarters of each side
+    reference = measure_box(depth_m, CAMERA, (30, 20, 70, 60), 'ball')
+    assert (reference.u, reference.v) == (50.0, 40.0)
+    assert reference.box == (30.0, 20.0, 70.0, 60.0)
+    assert reference.depth_m == 1.5
+    np.testing.assert_allclose(reference.point_m, [2 / 90 * 1.5, -1 / 95 * 1.5, 1.5])
+    assert reference.valid
+
+
+def test_a_box_between_pixel_centres_takes_the_nearest():
+    depth_m = wall()
+    depth_m[10, 20] = 7.0
+    assert measure_box(depth_m, CAMERA, (20.1, 10.1, 20.3, 10.3)).depth_m == 7.0
+
+
+@pytest.mark.parametrize('box', [
+    (1, 2, 3), (5, 5, 5, 9), (5, 9, 9, 5), (-1, 0, 5, 5), (0, 0, 99.6, 5), (0, 0, math.nan, 5)])
+def test_what_is_no_box_in_the_image_is_refused(box):
+    with pytest.raises(ValueError, match='no box in the depth image'):
+        measure_box(wall(), CAMERA, box)
+
+
+def test_references_turn_thousandths_into_pixels():
+    text = ('[{"point_2d": [500, 500], "label": "p"}, {"point_2d": [1000, 0]},'
+            ' {"bbox_2d": [0, 0, 1000, 1000], "label": "all"}]')
+    middle, corner, everything = references_in(text, wall(), CAMERA)
+    assert (middle.label, middle.u, middle.v) == ('p', 49.5, 39.5)
+    assert (corner.u, corner.v) == (99.0, -0.5)
+    assert everything.box == (-0.5, -0.5, 99.5, 79.5)
+    assert everything.depth_m == 2.0
+
+
+def test_depth_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r'\(100, 80\)'):
+        measure_pixel(wall().T, CAMERA, 1, 1)
