@@ -51,7 +51,7 @@ def test_a_layer_loads_nothing_from_above(layer):
     run = subprocess.run(
         [sys.executable, '-c', LOADED,
          *(name for name in modules_of(layer) if not name.endswith('__main__'))],
-        cwd=SOURCE, capture_output=True, text=True, timeout=120)
+        cwd=SOURCE, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     loaded = set(run.stdout.split())
     assert f'depthvlm_ros.{layer}' in loaded
