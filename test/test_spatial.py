@@ -125,7 +125,7 @@ def test_pixels_at_the_border_are_inside(pixel):
 
 def test_a_box_is_measured_in_its_middle():
     depth_m = wall(5.0)
-    depth_m[25:55, 35:65] = 1.5  # what the box is around fills three quarters of each side
+    depth_m[28:53, 38:63] = 1.5  # what the box is around fills five eighths of each side
     reference = measure_box(depth_m, CAMERA, (30, 20, 70, 60), 'ball')
     assert (reference.u, reference.v) == (50.0, 40.0)
     assert reference.box == (30.0, 20.0, 70.0, 60.0)

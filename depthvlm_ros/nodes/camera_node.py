@@ -25,7 +25,6 @@ from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
@@ -160,8 +159,7 @@ def declare_parameters(node: Node) -> dict:
         elif bounds:
             descriptor.integer_range = [
                 IntegerRange(from_value=bounds[0], to_value=bounds[1], step=1)]
-        parameter = node.declare_parameter(name, default, descriptor)
-        values[name] = parameter_value_to_python(parameter.get_parameter_value())
+        values[name] = node.declare_parameter(name, default, descriptor).value
     return values
 
 

@@ -56,8 +56,8 @@ class Pairing:
 
     def add_info(self, info: Stamped) -> list[tuple[Stamped, Calibration | ValueError]]:
         """Take a calibration; return the image that waited for it, if one did."""
-        if info == self._newest:
-            return []   # the same message, met by the second reader
+        if info == self._infos.get(info.stamp_ns):
+            return []   # the same message, met by the second reader, perhaps late
         self._newest = info
         self._infos.pop(info.stamp_ns, None)
         self._infos[info.stamp_ns] = info

@@ -226,8 +226,8 @@ def test_the_demo(tmp_path):
     assert code == 0, errors
     figures = json.loads((tmp_path / 'summary.json').read_text())
     assert list(figures) == KEYS
-    assert figures['frames'] >= 4
-    assert figures['depth_hz'] > 0.5
+    assert figures['frames'] >= 2
+    assert figures['depth_hz'] > 0.1
     assert 0 < figures['latency_ms']['p50'] <= figures['latency_ms']['p99']
     assert figures['delta1'] > 0.7
     assert figures['abs_rel'] < 0.25

@@ -68,6 +68,13 @@ def test_what_two_readers_meet_counts_once():
     assert pairing.add_info(info(1)) == []
 
 
+def test_what_the_second_reader_brings_late_is_not_the_newest():
+    pairing = Pairing()
+    for stamp_ns, calibration in ((1, 'K1'), (2, 'K2'), (1, 'K1')):
+        pairing.add_info(info(stamp_ns, calibration))
+    assert values(pairing.add_image(image(9))) == [('image 9', 'K2')]
+
+
 @pytest.mark.parametrize(('other', 'reason'), [
     ({'frame_id': 'rear'}, "frame 'rear', the image of 'optical'"),
     ({'size': (48, 64)}, '64 x 48 px, the image has 128 x 96')])

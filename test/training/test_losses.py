@@ -1,11 +1,10 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
+from depthvlm_ros.training.losses import log_l1, silog
 import numpy as np
 import pytest
 import torch
-
-from depthvlm_ros.training.losses import log_l1, silog
 
 
 def test_silog_is_the_papers_formula():

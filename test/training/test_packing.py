@@ -1,13 +1,12 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
-import pytest
-import torch
-
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.model.preprocessing import preprocess
 from depthvlm_ros.training.packing import conversation_ids, IGNORED, pack
+import pytest
+import torch
 
 TALK = [('How far is the red box?', 'The red box is 2.37 m away.'),
         ('Point at the blue ball.', '[{"point_2d": [512, 430], "label": "blue ball"}]'),

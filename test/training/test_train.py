@@ -3,14 +3,21 @@
 
 from dataclasses import replace
 
-import pytest
-import torch
-
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.training.config import TrainingConfig
 from depthvlm_ros.training.rooms import NAMED_COLOURS, NAMED_KINDS, RoomBatches
 from depthvlm_ros.training.train import (
-    build, losses, Naming, optimiser_of, prefix_positions, rate_at, run, STATE)
+    build,
+    losses,
+    Naming,
+    optimiser_of,
+    prefix_positions,
+    rate_at,
+    run,
+    STATE,
+)
+import pytest
+import torch
 
 
 @pytest.fixture(scope='module')

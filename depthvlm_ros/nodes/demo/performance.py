@@ -303,7 +303,12 @@ def photo_source(path: str, numbers: CameraNumbers) -> tuple[ImageSource, tuple[
     if path == SYNTHETIC or not Path(path).expanduser().exists():
         raise DemoError(f'--image {path} does not exist, wanted a photo, a folder of photos or a '
                         'video', exit_code=2)
-    source = opened(path, numbers)
+    try:
+        source = opened(path, numbers)
+    except DemoError as error:
+        if numbers == CameraNumbers():
+            raise DemoError(f'{error}; give --fx or --info (make demo: FX= or INFO=)', 2) from error
+        raise
     height, width = source.calibration.size
     longest = max(height, width)
     if longest <= LONGEST_SIDE:
