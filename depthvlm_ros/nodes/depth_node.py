@@ -17,9 +17,9 @@ from depthvlm_ros.nodes.questions import Questions
 from depthvlm_ros.nodes.stream import Stream
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.clock import Clock, JumpThreshold
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
@@ -226,7 +226,11 @@ def main(args=None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    node = DepthNode()
+    try:
+        node = DepthNode()
+    except (ValueError, ParameterException) as error:
+        sys.stderr.write(f'depthvlm: {error}\n')
+        raise SystemExit(1) from error
     executor = MultiThreadedExecutor(num_threads=4)
     executor.add_node(node)
     broken = []

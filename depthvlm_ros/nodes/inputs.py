@@ -11,7 +11,6 @@ from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes.conversions import calibration_from_info
 from depthvlm_ros.nodes.pairing import Pairing, Stamped
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -22,6 +21,11 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:     # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 POLICIES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY,
             QoSPolicyKind.DURABILITY)

@@ -15,8 +15,7 @@ from depthvlm_ros.nodes.stream import Stream
 from depthvlm_ros.nodes.worker import Ending, Frame, Question, Worker
 from depthvlm_ros.srv import SpatialQuery
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidHandle
 from rclpy.node import Node
 from rclpy.task import Future

@@ -15,8 +15,7 @@ from depthvlm_ros.nodes.outputs import Outputs
 from depthvlm_ros.nodes.transforms import Transforms
 from depthvlm_ros.nodes.worker import Frame, FrameRefusedError, Worker
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidHandle
 
 DIAGNOSTICS_S = 1.0

@@ -1,6 +1,6 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run is: one frozen record, read from a YAML file."""
+"""What a training run is: frozen records, read from a YAML file."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -8,75 +8,201 @@ from pathlib import Path
 import yaml
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
+SCHEDULES = ('cosine', 'trapezoid')
+PRECISIONS = ('bf16', 'float32')
+SAVED_DTYPES = ('float16', 'bfloat16', 'float32')
+
+
+@dataclass(frozen=True)
+class AnnotatedSource:
+    """
+    Images with depth files, listed by annotations in the released JSON-lines format.
+
+    :param annotations: the file; its name tells the dataset, and so the range of valid depths.
+    :param rgb_root: folder that the annotations' images are relative to.
+    :param depth_root: folder that the depth files are relative to.
+    :param share: of all samples; left out: every record once an epoch.
+    :param range_m: nearest and farthest valid depth; left out: the dataset's own.
+    """
+
+    annotations: str
+    rgb_root: str
+    depth_root: str
+    share: float | None = None
+    range_m: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ChatSource:
+    """
+    Questions and answers in the common chat format, with an image or without.
+
+    :param file: JSON lines; see chats.read_chat.
+    :param image_root: folder that the images are relative to.
+    :param share: of all samples; left out: every record once an epoch.
+    :param max_image_tokens: most image tokens; 0 for no bound but the model's.
+    """
+
+    file: str
+    image_root: str = '.'
+    share: float | None = None
+    max_image_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class RoomSource:
+    """
+    Synthetic rooms, made on the fly, without end.
+
+    :param share: of all samples; left out: all of them (the only source, with `steps` given).
+    :param native_px: narrowest and widest camera image rendered.
+    :param questions: most questions asked about an image.
+    :param kinds: how often each kind of question is drawn, relative; a kind left out never is.
+    """
+
+    share: float | None = None
+    native_px: tuple[int, int] = (240, 400)
+    questions: int = 6
+    kinds: dict = field(default_factory=lambda: {'depth': 1})
+
+
+SOURCES = {'annotated': AnnotatedSource, 'chats': ChatSource, 'rooms': RoomSource}
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """
-    A run on synthetic rooms, from scratch.
+    A training run.
 
-    :param model: DepthVLMConfig's fields.
-    :param vocab_size: of the tokenizer that is learnt from the rooms' questions.
-    :param steps: optimiser steps in all.
-    :param batch_size: images a step, all of one camera.
-    :param questions: most questions asked about an image in a step.
-    :param kinds: how often each kind of question is drawn, relative; a kind left out never is.
+    :param stage: 1 trains the head alone, 2 language model, output layer and head.
+    :param thaw_vision: stage 2 trains the vision tower too.
+    :param start: checkpoint to begin from: a folder or hub id of a Qwen3-VL, whose depth head
+        begins fresh, or of a DepthVLM; '' builds the model from scratch.
+    :param model: DepthVLMConfig's fields: all of them from scratch, else what differs from the
+        start's.
+    :param vocab_size: of the tokenizer that is learnt from the rooms' questions, from scratch.
+    :param sources: what is learnt from, AnnotatedSource, ChatSource or RoomSource; their shares
+        leave something to those that have none.
+    :param steps: optimiser steps in all; 0: one epoch over the sources that have no share.
+    :param batch_size: samples a process takes at once.
+    :param global_batch: samples a step, over all processes, reached by accumulating gradients;
+        0: what the processes take at once.
     :param learning_rate: peak.
-    :param warm_up: steps of linear rise.
-    :param decay: share of the steps, the last ones, in which the rate falls to zero.
+    :param schedule: 'cosine' to zero, or 'trapezoid': level, then linearly to zero.
+    :param warm_up: steps of linear rise; below 1: their share of all steps.
+    :param decay: share of the steps, the last ones, in which a trapezoid falls.
+    :param betas: of AdamW.
     :param weight_decay: of matrices.
     :param clip: norm to which gradients are clipped.
-    :param log_l1_weight: of the log L1 depth loss beside SILog.
     :param depth_weight: of the depth loss beside the language loss.
+    :param log_l1_weight: of the log L1 depth loss beside SILog.
     :param naming_weight: of naming the object in each image token, a help for pointing that is
         no part of the model.
-    :param native_px: narrowest and widest camera image rendered.
-    :param seed: of weights and rooms.
+    :param precision: 'bf16' (autocast; weights stay float32) or 'float32'.
+    :param gradient_checkpointing: recompute activations instead of keeping them.
+    :param saved_dtype: of the checkpoint's weights.
+    :param seed: of weights and data.
     :raises ValueError: a value outside its range.
     """
 
-    model: dict
+    stage: int = 2
+    thaw_vision: bool = False
+    start: str = ''
+    model: dict = field(default_factory=dict)
     vocab_size: int = 640
-    steps: int = 6000
+    sources: tuple = (RoomSource(),)
+    steps: int = 0
     batch_size: int = 8
-    questions: int = 6
-    kinds: dict = field(default_factory=dict)
+    global_batch: int = 0
     learning_rate: float = 2e-3
-    warm_up: int = 200
+    schedule: str = 'cosine'
+    warm_up: float = 200
     decay: float = 0.3
-    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
     clip: float = 1.0
-    log_l1_weight: float = 0.3
     depth_weight: float = 1.0
-    naming_weight: float = 0.2
-    native_px: tuple[int, int] = (240, 400)
+    log_l1_weight: float = 0.0
+    naming_weight: float = 0.0
+    precision: str = 'bf16'
+    gradient_checkpointing: bool = False
+    saved_dtype: str = 'bfloat16'
     seed: int = 42
 
     def __post_init__(self):
-        for name in ('vocab_size', 'steps', 'batch_size', 'questions'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name} is {getattr(self, name)}, wanted >= 1')
+        for name, least in (('vocab_size', 1), ('batch_size', 1), ('steps', 0),
+                            ('global_batch', 0), ('warm_up', 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f'{name} is {getattr(self, name)}, wanted >= {least}')
         for name in ('learning_rate', 'clip'):
             if not getattr(self, name) > 0:
                 raise ValueError(f'{name} is {getattr(self, name)}, wanted > 0')
         if not 0 <= self.decay <= 1:
             raise ValueError(f'decay is {self.decay}, wanted a share in [0, 1]')
+        for name, known in (('stage', (1, 2)), ('schedule', SCHEDULES),
+                            ('precision', PRECISIONS), ('saved_dtype', SAVED_DTYPES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name} is {getattr(self, name)!r}, wanted one of {known}')
+        if self.stage == 1 and self.thaw_vision:
+            raise ValueError('thaw_vision is true in stage 1, wanted stage 2: '
+                             'stage 1 trains the depth head alone')
+        if not self.sources:
+            raise ValueError('sources is empty, wanted at least one')
+
+    @property
+    def with_language(self):
+        """Tell whether answers are learnt."""
+        return self.stage == 2
 
     @classmethod
-    def load(cls, name):
+    def load(cls, name, **changed):
         """
         Read a configuration: a YAML file, or the name of one in the tree ('nano').
 
-        :raises ValueError: no such file, or a key that is not known.
+        :param changed: fields that replace the file's.
+        :raises ValueError: no such file, or a key or value that is not known.
         """
         path = Path(name) if str(name).endswith('.yaml') else CONFIGS / f'{name}.yaml'
         if not path.is_file():
             known = sorted(p.stem for p in CONFIGS.glob('*.yaml'))
             raise ValueError(f"config '{name}': no such file, wanted a .yaml or one of {known}")
-        values = yaml.safe_load(path.read_text())
-        unknown = values.keys() - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f'{path}: does not know {sorted(unknown)}')
-        if 'native_px' in values:
-            values['native_px'] = tuple(values['native_px'])
-        return cls(**values)
+        try:
+            values = {**yaml.safe_load(path.read_text()), **changed}
+            if 'sources' in values:
+                values['sources'] = tuple(read_source(s) for s in values['sources'])
+            return read_record(cls, values)
+        except (TypeError, ValueError, yaml.YAMLError) as e:
+            raise ValueError(f'{path}: {e}') from e
+
+
+def read_record(kind, values):
+    """
+    Build a record of this kind out of a YAML mapping.
+
+    :raises ValueError: a key that is not known, or one that is missing.
+    """
+    unknown = values.keys() - {f.name for f in fields(kind)}
+    if unknown:
+        raise ValueError(f'does not know {sorted(unknown)}')
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        return kind(**values)
+    except TypeError as e:
+        raise ValueError(f'{kind.__name__}: {e}') from e
+
+
+def read_source(values):
+    """
+    Build a source out of {'kind': 'annotated', 'chats' or 'rooms', ...}.
+
+    :raises ValueError: another kind, an unknown key, or a share outside (0, 1].
+    """
+    if not isinstance(values, dict):
+        return values
+    kind = values.get('kind')
+    if kind not in SOURCES:
+        raise ValueError(f'a source is of kind {kind!r}, wanted one of {sorted(SOURCES)}')
+    source = read_record(SOURCES[kind], {k: v for k, v in values.items() if k != 'kind'})
+    if source.share is not None and not 0 < source.share <= 1:
+        raise ValueError(f'the share of a source is {source.share}, wanted one in (0, 1]')
+    return source

@@ -20,8 +20,8 @@ from std_msgs.msg import Header
 
 
 @pytest.fixture(scope='session')
-def tiny_checkpoint(tmp_path_factory):
-    """Return the folder of a three-layer model with random weights, in the released layout."""
+def checkpoint(tmp_path_factory):
+    """Return a three-layer checkpoint whose depth varies and whose answers take all tokens."""
     torch = pytest.importorskip('torch')
     from depthvlm_ros.model import DepthVLM, DepthVLMConfig
     from depthvlm_ros.training.tokenizer import train_tokenizer
@@ -82,16 +82,16 @@ def spinning(node, threads=4):
         yield executor
     finally:
         executor.shutdown(timeout_sec=5.0)
-        thread.join(5.0)
+        thread.join(2.0)
 
 
 @pytest.fixture
-def make_depth_node(tiny_checkpoint, ros):
+def make_depth_node(checkpoint, ros):
     """Return a function that makes a spinning depth node with some parameters."""
     from depthvlm_ros.nodes.depth_node import DepthNode
     with contextlib.ExitStack() as stack:
         def make(**values):
-            values = {'model': str(tiny_checkpoint), 'device': 'cpu', **values}
+            values = {'model': str(checkpoint), 'device': 'cpu', **values}
             node = DepthNode(context=ros, parameter_overrides=[
                 Parameter(name, value=value) for name, value in values.items()])
             stack.callback(node.destroy_node)

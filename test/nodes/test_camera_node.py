@@ -43,6 +43,8 @@ class Audience:
         self.node = rclpy.create_node('audience', context=self.context)
         self.executor.add_node(self.node)
         self.heard = {topic: [] for topic in TOPICS}
+
+    def subscribe(self):
         for topic, kind in TOPICS.items():
             self.node.create_subscription(kind, topic, self.heard[topic].append, 20)
 
@@ -67,10 +69,17 @@ class Audience:
 
 
 @pytest.fixture
-def audience():
+def late_audience():
+    """Give an audience that has not subscribed yet."""
     audience = Audience()
     yield audience
     audience.close()
+
+
+@pytest.fixture
+def audience(late_audience):
+    late_audience.subscribe()
+    return late_audience
 
 
 @pytest.fixture
@@ -152,6 +161,15 @@ def test_a_folder_ends_after_its_last_photo_and_loses_none(audience, folder):
     audience.listen(lambda: camera.ended.done() and len(audience.heard['image']) == 3)
     assert camera.ended.result() == ''
     assert [message.data[0] for message in audience.heard['image']] == [10, 20, 30]
+
+
+def test_a_finite_sequence_waits_for_somebody_who_looks(late_audience):
+    camera = late_audience.camera(frames=3)
+    born_s = time.monotonic()
+    late_audience.listen(lambda: time.monotonic() > born_s + 0.5)
+    assert not camera.ended.done()
+    late_audience.subscribe()
+    late_audience.listen(lambda: camera.ended.done() and len(late_audience.heard['image']) == 3)
 
 
 def test_it_ends_after_the_frames_asked_for(audience):

@@ -83,7 +83,7 @@ def test_each_image_gives_one_output_of_each_kind_under_its_header(make_depth_no
 
 
 def test_depth_is_the_models_and_info_and_cloud_match_it(
-        make_depth_node, make_robot, tiny_checkpoint):
+        make_depth_node, make_robot, checkpoint):
     node, robot = make_depth_node(), make_robot()
     activate(node, robot, OUTPUTS)
     robot.publish(picture(), info_of(), Time(sec=1))
@@ -92,7 +92,7 @@ def test_depth_is_the_models_and_info_and_cloud_match_it(
 
     assert (depth.encoding, depth.step, depth.is_bigendian) == ('32FC1', 4 * 128, 0)
     depth_m = depth_of(depth)
-    np.testing.assert_allclose(depth_m, expected_depth(tiny_checkpoint, picture()), rtol=1e-5)
+    np.testing.assert_allclose(depth_m, expected_depth(checkpoint, picture()), rtol=1e-5)
     assert np.ptp(depth_m) > 0.01, 'a flat depth would prove nothing below'
 
     camera = calibration_from_info(info)
@@ -114,24 +114,24 @@ def test_depth_is_the_models_and_info_and_cloud_match_it(
     assert (colour.encoding, colour.height, colour.width) == ('bgr8', 96, 128)
 
 
-def test_depth_in_millimetres(make_depth_node, make_robot, tiny_checkpoint):
+def test_depth_in_millimetres(make_depth_node, make_robot, checkpoint):
     node, robot = make_depth_node(depth_encoding='16UC1'), make_robot()
     activate(node, robot)
     robot.publish(picture(), info_of(), Time(sec=1))
     assert robot.until(lambda: robot.got[DEPTH])
     assert robot.got[DEPTH][0].encoding == '16UC1'
     np.testing.assert_allclose(depth_of(robot.got[DEPTH][0]),
-                               expected_depth(tiny_checkpoint, picture()), atol=0.00051)
+                               expected_depth(checkpoint, picture()), atol=0.00051)
 
 
-def test_compressed_images(make_depth_node, make_robot, tiny_checkpoint):
+def test_compressed_images(make_depth_node, make_robot, checkpoint):
     node = make_depth_node(image_transport='compressed')
     robot = make_robot(compressed=True)
     activate(node, robot)
     robot.publish(picture(), info_of(), Time(sec=1))
     assert robot.until(lambda: robot.got[DEPTH])
     np.testing.assert_allclose(depth_of(robot.got[DEPTH][0]),
-                               expected_depth(tiny_checkpoint, picture()), rtol=1e-5)
+                               expected_depth(checkpoint, picture()), rtol=1e-5)
 
 
 def test_camera_info_that_was_published_once_before(make_depth_node, make_robot):
@@ -148,7 +148,7 @@ def test_camera_info_that_was_published_once_before(make_depth_node, make_robot)
     assert robot.got[DEPTH][1].header.stamp == Time(sec=5, nanosec=1)
 
 
-def test_a_distorted_image_is_rectified(make_depth_node, make_robot, tiny_checkpoint):
+def test_a_distorted_image_is_rectified(make_depth_node, make_robot, checkpoint):
     info = info_of()
     info.d = [-0.3, 0.1, 0.001, -0.001, 0.0]
     info.p = [80.0, 0.0, 62.0, 0.0, 0.0, 82.0, 47.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -160,14 +160,14 @@ def test_a_distorted_image_is_rectified(make_depth_node, make_robot, tiny_checkp
     assert robot.until(lambda: robot.got[DEPTH] and robot.got[INFO])
     assert calibration_from_info(robot.got[INFO][0]).intrinsics == camera
     assert not any(robot.got[INFO][0].d)
-    expected_m = expected_depth(tiny_checkpoint, maps.apply(picture()), camera)
+    expected_m = expected_depth(checkpoint, maps.apply(picture()), camera)
     expected_m[~maps.valid] = np.nan
     assert 0.3 < maps.valid.mean() < 0.99
     np.testing.assert_allclose(depth_of(robot.got[DEPTH][0]), expected_m, rtol=1e-5)
 
 
 def test_an_image_that_is_rectified_already_is_not_remapped(
-        make_depth_node, make_robot, tiny_checkpoint):
+        make_depth_node, make_robot, checkpoint):
     info = info_of()
     info.d = [-0.3, 0.1, 0.001, -0.001, 0.0]
     node, robot = make_depth_node(rectify=False), make_robot()
@@ -175,7 +175,7 @@ def test_an_image_that_is_rectified_already_is_not_remapped(
     robot.publish(picture(), info, Time(sec=1))
     assert robot.until(lambda: robot.got[DEPTH])
     np.testing.assert_allclose(depth_of(robot.got[DEPTH][0]),
-                               expected_depth(tiny_checkpoint, picture()), rtol=1e-5)
+                               expected_depth(checkpoint, picture()), rtol=1e-5)
 
 
 def test_no_subscriber_no_pass(make_depth_node, make_robot):
@@ -250,10 +250,10 @@ def test_a_model_failure_does_not_stop_the_node(make_depth_node, make_robot):
 
 
 def test_range_stride_and_edges_as_parameters_that_change_while_active(
-        make_depth_node, make_robot, tiny_checkpoint):
+        make_depth_node, make_robot, checkpoint):
     node, robot = make_depth_node(), make_robot()
     activate(node, robot, [DEPTH, POINTS])
-    expected_m = expected_depth(tiny_checkpoint, picture())
+    expected_m = expected_depth(checkpoint, picture())
     near_m, far_m = (float(value) for value in np.percentile(expected_m, (30, 80)))
     assert all(result.successful for result in node.set_parameters([
         Parameter('min_depth', value=near_m), Parameter('max_depth', value=far_m),

@@ -1,6 +1,6 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-import os
+from pathlib import Path
 import signal
 import subprocess
 import sys
@@ -18,6 +18,7 @@ from std_msgs.msg import Header
 
 pytestmark = pytest.mark.ros
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 CAMERA = Intrinsics(128, 96, 100.0, 105.0, 60.0, 50.0)
 DEPTH = 'depthvlm/depth/image'
 PICTURE = np.zeros((96, 128, 3), np.uint8)
@@ -79,10 +80,10 @@ def test_a_model_that_cannot_be_loaded_fails_and_says_what_to_do(make_depth_node
 
 
 def test_after_a_failure_another_model_can_be_configured(
-        make_depth_node, tmp_path, tiny_checkpoint):
+        make_depth_node, tmp_path, checkpoint):
     node = make_depth_node(model=str(tmp_path))
     assert node.trigger_configure().name == 'FAILURE'
-    assert node.set_parameters([Parameter('model', value=str(tiny_checkpoint))])[0].successful
+    assert node.set_parameters([Parameter('model', value=str(checkpoint))])[0].successful
     assert node.trigger_configure().name == 'SUCCESS'
 
 
@@ -140,19 +141,20 @@ def test_parameters_that_cannot_change_now_are_refused_with_the_reason(make_dept
     assert refusal('max_tokens', 3) == ''
 
 
-def start(tiny_checkpoint):
-    command = [sys.executable, '-m', 'depthvlm_ros.nodes.depth_node', '--ros-args',
-               '-p', f'model:={tiny_checkpoint}', '-p', 'device:=cpu', '-p', 'autostart:=true']
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+def start(**values):
+    command = [sys.executable, '-m', 'depthvlm_ros.nodes.depth_node', '--ros-args']
+    for name, value in values.items():
+        command += ['-p', f'{name}:={value}']
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_as_a_process_it_works_and_ends_with_0_on_a_signal(
-        tiny_checkpoint, make_robot, number):
+        checkpoint, make_robot, number):
     robot = make_robot()
     robot.subscribe(Image, DEPTH)
-    process = start(tiny_checkpoint)
+    process = start(model=checkpoint, device='cpu', autostart='true')
     try:
         assert robot.until(robot.connected, 60.0)
         sent = 0
@@ -170,4 +172,17 @@ def test_as_a_process_it_works_and_ends_with_0_on_a_signal(
         process.kill()
         process.communicate()
     assert process.returncode == 0, log
+    assert 'Traceback' not in log
+
+
+@pytest.mark.parametrize(('name', 'value'), [('cloud_stride', 0), ('image_transport', 'pigeon')])
+def test_as_a_process_it_refuses_a_wrong_parameter_in_words(name, value):
+    process = start(**{name: value})
+    try:
+        _, log = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 1
+    assert name in log
     assert 'Traceback' not in log

@@ -85,30 +85,30 @@ def test_inactive_until_active(make_depth_node, make_robot):
             break
 
 
-def test_an_answer_is_the_models_about_the_newest_image(active, tiny_checkpoint):
+def test_an_answer_is_the_models_about_the_newest_image(active, checkpoint):
     node, robot = active()
     publish(robot, node, sec=1, seed=3)
     publish(robot, node, sec=7, seed=4)
     answer = ask(robot, max_tokens=9)
-    predictor = Predictor.from_pretrained(str(tiny_checkpoint), device='cpu')
+    predictor = Predictor.from_pretrained(str(checkpoint), device='cpu')
     expected = predictor.ask(predictor.look(picture(4), CAMERA), WORDS, max_tokens=9)
     assert answer.status == STATUS.OK
     assert answer.answer == expected.text
     assert answer.tokens == expected.tokens > 0
     assert answer.header == Header(stamp=Time(sec=7), frame_id=FRAME)
     assert (answer.points_frame, answer.camera) == (FRAME, 'camera')
-    assert answer.model == str(tiny_checkpoint)
+    assert answer.model == str(checkpoint)
     assert 0 < answer.latency.sec + answer.latency.nanosec * 1e-9 < 10
     assert not answer.references
 
 
-def test_pixels_and_box_of_the_request_are_measured(active, tiny_checkpoint):
+def test_pixels_and_box_of_the_request_are_measured(active, checkpoint):
     node, robot = active()
     publish(robot, node)
     answer = ask(robot, question='', pixels=[Pixel(u=10.25, v=20.5), Pixel(u=127.4, v=-0.5)],
                  box=[20.0, 30.0, 60.0, 70.0])
     assert (answer.status, answer.answer, answer.tokens) == (STATUS.OK, '', 0)
-    depth_m = Predictor.from_pretrained(str(tiny_checkpoint)).look(picture(), CAMERA).depth_m
+    depth_m = Predictor.from_pretrained(str(checkpoint)).look(picture(), CAMERA).depth_m
     expected = [measure_pixel(depth_m, CAMERA, 10.25, 20.5),
                 measure_pixel(depth_m, CAMERA, 127.4, -0.5),
                 measure_box(depth_m, CAMERA, (20.0, 30.0, 60.0, 70.0))]
@@ -367,3 +367,23 @@ def test_depth_goes_on_while_an_answer_is_decoded(active):
     assert robot.until(future.done, 20.0)
     assert future.result().header.stamp.sec == 1, 'it is about what was newest when it was asked'
     assert future.result().tokens == 60
+
+
+def test_several_clients_at_once_all_get_their_answers(active):
+    node, robot = active(topics=[(DEPTH, Image)])
+    publish(robot, node)
+    clients = [robot.node.create_client(SpatialQuery, 'depthvlm/spatial_query') for _ in range(8)]
+    for client in clients:
+        assert client.wait_for_service(10.0)
+    for sec in range(2, 8):
+        futures = [client.call_async(SpatialQuery.Request(
+            question=WORDS if i % 2 else '', pixels=[Pixel(u=float(i), v=1.0)], max_tokens=i + 1))
+            for i, client in enumerate(clients)]
+        publish(robot, node, sec=sec, seed=sec)
+        assert robot.until(lambda waited=futures: all(f.done() for f in waited), 20.0)
+        answers = [future.result() for future in futures]
+        assert {answer.status for answer in answers} == {STATUS.OK}
+        for i, answer in enumerate(answers):
+            assert answer.references[0].pixel.u == i, 'each gets its own'
+            assert answer.tokens == (i + 1 if i % 2 else 0)
+            assert answer.header.stamp.sec in (sec - 1, sec)

@@ -196,7 +196,8 @@ class Performance:
             stamp = stamp_of(response)
             known = self._spectator.wait(lambda stamp=stamp: stamp in self._spectator.poses, 1.0)
             truth = question.truth(self._frame(stamp)) if known else None
-            if truth is None:           # it went out of view between question and image
+            if truth is None:
+                self._say('  in the image answered this has no clear truth: not counted')
                 continue
             self._asked.append(Asked(question.text, response.answer, truth,
                                      is_correct(question, response.answer, truth)))
@@ -307,7 +308,8 @@ def photo_source(path: str, numbers: CameraNumbers) -> tuple[ImageSource, tuple[
         source = opened(path, numbers)
     except DemoError as error:
         if numbers == CameraNumbers():
-            raise DemoError(f'{error}; give --fx or --info (make demo: FX= or INFO=)', 2) from error
+            hint = 'give --fx or --info (make demo: FX= or INFO=)'
+            raise DemoError(f'{error}; {hint}', exit_code=2) from error
         raise
     height, width = source.calibration.size
     longest = max(height, width)

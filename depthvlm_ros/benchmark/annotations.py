@@ -1,0 +1,337 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Reading images and true depth by annotations in the DepthVLM-Bench format.
+
+JSON lines, one image each. The format knows one focal length alone: fy = fx, and the principal
+point is the image's centre. Depth files are 16-bit PNG (metres times depth_scale, 0 invalid) or
+bare float32 (metres, row by row). Ranges and field names: upstream utils/datasets.py and
+data_process/ at 940a9ba.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+import json
+from pathlib import Path
+import struct
+import zlib
+
+import cv2
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.geometry import valid_range
+import numpy as np
+from PIL import Image
+
+DEFAULT_DEPTH_SCALE = 1000.0
+BINARY_FLOAT32 = 'binary_float32'
+ETH3D_SIZE = (4032, 6048)  # of every bare float32 file upstream, should a record not say
+
+Z_DEPTH = 'z_depth'
+EUCLIDEAN = 'euclidean'
+DEPTH_TYPES = {'z_depth': Z_DEPTH, 'z': Z_DEPTH, 'euclidean': EUCLIDEAN,
+               'euclidean_depth': EUCLIDEAN, 'euclidean_distance': EUCLIDEAN,
+               'distance': EUCLIDEAN}
+
+# What Pillow raises for files that are cut short or spoilt.
+BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+                Image.DecompressionBombError)
+
+
+class RecordError(ValueError):
+    """
+    A record that cannot be used; the text names the file and what is wrong with it.
+
+    :param reason: 'image', 'depth', 'mask', 'empty', 'record' or 'prediction', for counting.
+    """
+
+    def __init__(self, reason, text):
+        super().__init__(text)
+        self.reason = reason
+
+    def __reduce__(self):
+        return RecordError, (self.reason, str(self))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """
+    What holds for all images of a dataset.
+
+    :param name: its name.
+    :param min_m: nearest depth that counts, metres.
+    :param max_m: farthest depth that counts, metres; infinity for no limit.
+    :param canonical_edge_px: upstream crops the canonical image's centre to this edge; None
+        where it does not.
+    """
+
+    name: str
+    min_m: float = 0.0
+    max_m: float = float('inf')
+    canonical_edge_px: int | None = None
+
+
+# By a word in the annotations' path, looked for in this order.
+DATASETS = {
+    'argoverse': Dataset('Argoverse2', 0.05, 120.0),
+    'waymo': Dataset('Waymo', 0.05, 70.0),
+    'nuscenes': Dataset('nuScenes', 0.05, 80.0),
+    'ddad': Dataset('DDAD', 0.05, 120.0),
+    'scannetpp': Dataset('ScanNet++', 0.001, 10.0),
+    'taskonomy': Dataset('Taskonomy', 0.005, 15.0, 1024),
+    'hm3d': Dataset('HM3D', 0.01, 10.0, 1024),
+    'matterport': Dataset('Matterport3D', 0.01, 10.0),
+    'sunrgbd': Dataset('SUN RGB-D', 0.005, 8.0),
+    'ibims': Dataset('iBims-1', 0.005, 25.0),
+    'nyuv2': Dataset('NYUv2', 0.005, 10.0),
+    'eth3d': Dataset('ETH3D', 0.01, 50.0),
+}
+
+
+def dataset_of(path):
+    """
+    Return the dataset that an annotation file's name tells, or else its folders' names.
+
+    A file that names none is a dataset of its own, without a depth range.
+    """
+    path = Path(path)
+    for text in (path.name.lower(), str(path).lower()):
+        for word, dataset in DATASETS.items():
+            if word in text:
+                return dataset
+    return Dataset(path.stem if path.stem != 'annotations' else path.absolute().parent.name)
+
+
+@dataclass(frozen=True)
+class Record:
+    """
+    One image of an annotation file.
+
+    :param dataset: what holds for its dataset.
+    :param source: name of the annotation file.
+    :param line: number of its line there, from 0.
+    :param image: path of the image below the images' root.
+    :param depth_path: path of the depth file below the depths' root, '' for none.
+    :param depth_scale: steps of the PNG per metre.
+    :param depth_format: '' for PNG, or 'binary_float32'.
+    :param mask_paths: masks below the depths' root, 0 where depth does not count.
+    :param rgb_size: (height, width) px that fx_px belongs to; None where not said.
+    :param depth_size: (height, width) px of the depth file, on which `points` were drawn.
+    :param fx_px: focal length of the image; None where not known.
+    :param canonical_fx_px: focal length that the canonical size belongs to.
+    :param canonical_size: (height, width) px at that focal length; None where not known.
+    :param points: (N, 2) int64, columns and rows on the depth file's grid; None without any.
+    :param point_depth_m: (N,) float32, metres, their true depth.
+    :param depth_type: 'z_depth' or 'euclidean' (along the ray), of file and points both.
+    :param prompt: the question that upstream asks.
+    :param solution: the answer that it trains.
+    """
+
+    dataset: Dataset
+    source: str
+    line: int
+    image: str
+    depth_path: str = ''
+    depth_scale: float = DEFAULT_DEPTH_SCALE
+    depth_format: str = ''
+    mask_paths: tuple[str, ...] = ()
+    rgb_size: tuple[int, int] | None = None
+    depth_size: tuple[int, int] | None = None
+    fx_px: float | None = None
+    canonical_fx_px: float = 1000.0
+    canonical_size: tuple[int, int] | None = None
+    points: np.ndarray | None = field(default=None, repr=False)
+    point_depth_m: np.ndarray | None = field(default=None, repr=False)
+    depth_type: str = Z_DEPTH
+    prompt: str = ''
+    solution: str = ''
+
+    def camera(self, height, width):
+        """
+        Return the camera of the image at a size: square pixels, centred.
+
+        :raises RecordError: a record without a focal length.
+        """
+        if self.fx_px is None:
+            raise RecordError('record', f'{self.image}: has no original_fx, wanted a focal length')
+        own_height, own_width = self.rgb_size or (height, width)
+        return Intrinsics.centred(own_width, own_height, self.fx_px).resize(width, height)
+
+
+def parse_record(fields, dataset, source, line):
+    """
+    Check one annotation.
+
+    :param fields: dict, the JSON object.
+    :raises ValueError: a field that is missing or of another form.
+    """
+    where = f'{source} line {line + 1}'
+    if not isinstance(fields, dict) or not isinstance(fields.get('image'), str):
+        raise ValueError(f'{where}: wanted a JSON object with an image path')
+    told = fields.get('depth_type', Z_DEPTH)
+    if told not in DEPTH_TYPES:
+        raise ValueError(f'{where}: depth_type is {told!r}, wanted one of {sorted(DEPTH_TYPES)}')
+    depth_format = fields.get('depth_format') or ''
+    if depth_format not in ('', BINARY_FLOAT32):
+        raise ValueError(f'{where}: depth_format is {depth_format!r}, '
+                         f'wanted none (PNG) or {BINARY_FLOAT32!r}')
+    scale = float(fields.get('depth_scale') or DEFAULT_DEPTH_SCALE)
+    fx_px = fields.get('original_fx')
+    for name, value in (('depth_scale', scale), ('original_fx', fx_px)):
+        if value is not None and not 0 < float(value) < float('inf'):
+            raise ValueError(f'{where}: {name} is {value!r}, wanted a number above 0')
+    masks = (fields.get('mask_valid_path') or fields.get('mask_invalid_path'),
+             fields.get('mask_transp_path'))
+    points, point_depth_m = parse_points(fields, where)
+    return Record(
+        dataset=dataset, source=source, line=line, image=fields['image'].lstrip('/'),
+        depth_path=(fields.get('depth_path') or '').lstrip('/'), depth_scale=scale,
+        depth_format=depth_format, mask_paths=tuple(m.lstrip('/') for m in masks if m),
+        rgb_size=parse_size(fields, 'original_rgb_size', where),
+        depth_size=parse_size(fields, 'original_depth_size', where),
+        fx_px=None if fx_px is None else float(fx_px),
+        canonical_fx_px=float(fields.get('canonical_fx') or 1000.0),
+        canonical_size=parse_size(fields, 'canonical_size', where),
+        points=points, point_depth_m=point_depth_m, depth_type=DEPTH_TYPES[told],
+        prompt=fields.get('prompt', ''), solution=fields.get('solution', ''))
+
+
+def parse_size(fields, name, where):
+    """Return (height, width) of a field that holds [width, height]; None where it is null."""
+    size = fields.get(name)
+    if not size:
+        return None
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f'{where}: {name} is {size!r}, wanted [width, height]')
+    return int(size[1]), int(size[0])
+
+
+def parse_points(fields, where):
+    """Return the sparse points and their depth, or (None, None)."""
+    if 'pixel_coords' not in fields or 'depth' not in fields:
+        return None, None
+    points = np.array(fields['pixel_coords'], np.int64).reshape(-1, 2)
+    depth_m = np.array(fields['depth'], np.float32)
+    if depth_m.shape != points.shape[:1]:
+        raise ValueError(f'{where}: depth has {depth_m.size} values, pixel_coords {len(points)} '
+                         'points; wanted as many')
+    return points, depth_m
+
+
+def read_annotations(path):
+    """
+    Read an annotation file: JSON lines, or one JSON list.
+
+    :return: list of Record.
+    :raises ValueError: a line that is no JSON, or no annotation.
+    :raises OSError: a file that cannot be read.
+    """
+    path = Path(path)
+    text = path.read_text(encoding='utf-8')
+    dataset = dataset_of(path)
+    if text.lstrip().startswith('['):
+        numbered = enumerate(json.loads(text))
+    else:
+        numbered = enumerate_json_lines(text, path.name)
+    return [parse_record(fields, dataset, path.name, line) for line, fields in numbered]
+
+
+def enumerate_json_lines(text, source):
+    """Yield (number from 0, value) of every line that is not blank."""
+    for number, line in enumerate(text.splitlines()):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as e:
+                raise ValueError(f'{source} line {number + 1}: not readable as JSON ({e})') from e
+
+
+def read_rgb(path):
+    """
+    Read an image, its orientation tag left aside as upstream does.
+
+    :return: (H, W, 3) uint8.
+    :raises RecordError: not there, or broken.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert('RGB'))
+    except BROKEN_IMAGE as e:
+        raise RecordError('image', f'{path}: not readable as an image ({e})') from e
+
+
+def read_grey(path, reason):
+    """Read a file of one number a pixel, (H, W), as it is stored."""
+    try:
+        with Image.open(path) as image:
+            values = np.array(image)
+    except BROKEN_IMAGE as e:
+        raise RecordError(reason, f'{path}: not readable as an image ({e})') from e
+    if values.ndim != 2:
+        raise RecordError(reason, f'{path}: has shape {values.shape}, wanted one channel')
+    return values
+
+
+def read_stored_depth(record, path):
+    """
+    Read a depth file as it is stored, whatever its range or masks.
+
+    :return: (H, W) float32, metres (along the axis or the ray as depth_type tells); 0, NaN and
+        infinity are invalid.
+    :raises RecordError: not there, broken, or not of the record's size.
+    """
+    if record.depth_format != BINARY_FLOAT32:
+        return read_grey(path, 'depth').astype(np.float32) / np.float32(record.depth_scale)
+    try:
+        depth_m = np.fromfile(path, '<f4').astype(np.float32)
+    except OSError as e:
+        raise RecordError('depth', f'{path}: not readable ({e})') from e
+    height, width = record.depth_size or ETH3D_SIZE
+    if depth_m.size != height * width:
+        raise RecordError('depth', f'{path}: holds {depth_m.size} numbers, wanted {height} rows '
+                          f'of {width}')
+    return depth_m.reshape(height, width)
+
+
+def read_depth(record, depth_root):
+    """
+    Read the true depth of a record, on its own grid.
+
+    Masks and the dataset's range are applied, and distances along the ray become depths.
+
+    :param depth_root: folder below which depth_path and the masks lie.
+    :return: (H, W) float32, metres along the optical axis, NaN invalid.
+    :raises RecordError: no depth file, one that is broken, or without a valid pixel.
+    """
+    if not record.depth_path:
+        raise RecordError('record', f'{record.image}: has no depth_path')
+    path = Path(depth_root) / record.depth_path
+    depth_m = read_stored_depth(record, path)
+    for mask in record.mask_paths:
+        valid = read_grey(Path(depth_root) / mask, 'mask').astype(bool)
+        if valid.shape != depth_m.shape:
+            valid = cv2.resize(valid.astype(np.uint8), depth_m.shape[::-1],
+                               interpolation=cv2.INTER_NEAREST).astype(bool)
+        depth_m[~valid] = np.nan
+    if record.depth_type == EUCLIDEAN:
+        v, u = np.indices(depth_m.shape, sparse=True)
+        depth_m = along_axis(depth_m, u, v, record.camera(*depth_m.shape))
+    depth_m = valid_range(depth_m, record.dataset.min_m, record.dataset.max_m)
+    if not np.isfinite(depth_m).any():
+        raise RecordError('empty', f'{path}: has no valid pixel between {record.dataset.min_m} '
+                          f'and {record.dataset.max_m} m')
+    return depth_m
+
+
+def along_axis(distance_m, u, v, intrinsics):
+    """
+    Turn distances along the rays into depths along the optical axis.
+
+    :param distance_m: metres, any shape that broadcasts with u and v.
+    :param u: pixel columns.
+    :param v: pixel rows.
+    :return: float32 metres.
+    """
+    x = (np.asarray(u) - intrinsics.cx) / intrinsics.fx
+    y = (np.asarray(v) - intrinsics.cy) / intrinsics.fy
+    return (distance_m / np.sqrt(1.0 + x * x + y * y)).astype(np.float32)

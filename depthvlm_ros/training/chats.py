@@ -1,0 +1,127 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Samples out of question-answer files in the common chat format, so that language survives.
+
+A line holds `messages` (role and content) or `conversations` (from and value), and names its
+image, if it has one, in `image` or `images`, or as a part of the content. The image stands before
+the first question, wherever its tag was: this model reads it there, and its system text is its
+own.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from depthvlm_ros.benchmark.annotations import read_rgb, RecordError
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.training.jsonlines import JsonLines
+from depthvlm_ros.training.samples import Sample
+
+IMAGE_TAG = '<image>'
+ASKING, TELLING = ('user', 'human'), ('assistant', 'gpt')
+
+
+@dataclass(frozen=True)
+class Chat:
+    """
+    A conversation.
+
+    :param turns: list of (question, answer).
+    :param image: path of its image, '' for none.
+    :param fx_px: focal length of the image; None where not known.
+    """
+
+    turns: list
+    image: str = ''
+    fx_px: float | None = None
+
+
+def read_chat(fields):
+    """
+    Read a conversation out of a JSON object.
+
+    :raises ValueError: another form, turns that do not alternate, or more than one image.
+    """
+    messages = fields.get('messages') or fields.get('conversations')
+    if not isinstance(messages, list):
+        raise ValueError(f'has {sorted(fields)}, wanted messages or conversations')
+    images = fields.get('images') or fields.get('image') or []
+    images = [images] if isinstance(images, str) else list(images)
+    spoken = []
+    for message in messages:
+        role = message.get('role', message.get('from'))
+        text, shown = read_content(message.get('content', message.get('value')))
+        images += shown
+        if role != 'system':
+            spoken.append((role, text.replace(IMAGE_TAG, '').strip()))
+    if len(images) > 1:
+        raise ValueError(f'has {len(images)} images, wanted at most one')
+    asked, told = spoken[0::2], spoken[1::2]
+    if not spoken or len(asked) != len(told) or not (
+            all(role in ASKING for role, _ in asked)
+            and all(role in TELLING for role, _ in told)):
+        raise ValueError(f'has the turns {[role for role, _ in spoken]}, '
+                         'wanted user and assistant in turn')
+    return Chat([(question, answer) for (_, question), (_, answer) in zip(asked, told)],
+                images[0] if images else '', fields.get('fx'))
+
+
+def read_content(content):
+    """
+    Read what a message says.
+
+    :param content: a string, or a list of parts of type 'text' or 'image'.
+    :return: (text, list of image paths).
+    :raises ValueError: another form.
+    """
+    if isinstance(content, str):
+        return content, []
+    if not isinstance(content, list):
+        raise ValueError(f'a message holds {type(content).__name__}, wanted text or parts')
+    text = ''.join(part.get('text', '') for part in content)
+    return text, [part['image'] for part in content if isinstance(part.get('image'), str)]
+
+
+class Chats:
+    """
+    The conversations of one file.
+
+    :param source: config.ChatSource.
+    :param root: folder that its paths are relative to.
+    :param encoder: samples.Encoder.
+    """
+
+    def __init__(self, source, root, encoder):
+        self.lines = JsonLines(Path(root) / source.file)
+        self.image_root = Path(root) / source.image_root
+        self.max_image_tokens = source.max_image_tokens
+        self.encoder = encoder
+
+    def __len__(self):
+        return len(self.lines)
+
+    def sample(self, index):
+        """
+        Read a conversation with its image.
+
+        An image whose focal length is not known is taken as one at the canonical focal length:
+        it keeps its size, and no depth is learnt from it.
+
+        :return: Sample.
+        :raises RecordError: a record that cannot be read.
+        """
+        where = f'{self.lines.path.name} line {self.lines.line(index) + 1}'
+        try:
+            chat = read_chat(self.lines[index])
+        except (ValueError, AttributeError, TypeError) as e:
+            raise RecordError('record', f'{where}: {e}') from e
+        if not chat.image:
+            return Sample(self.encoder.text_row([chat.turns]))
+        rgb = read_rgb(self.image_root / chat.image)
+        try:
+            camera = Intrinsics.centred(rgb.shape[1], rgb.shape[0],
+                                        chat.fx_px or self.encoder.config.canonical_fx)
+            pixels, grid, _ = self.encoder.image(rgb, camera, self.max_image_tokens)
+        except (ValueError, TypeError) as e:
+            raise RecordError('image', f'{where}: {e}') from e
+        return Sample(self.encoder.image_row(grid[0].tolist(), [chat.turns]), pixels, grid)

@@ -1,0 +1,55 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A file of JSON lines, read where it is needed: millions of records cost 8 bytes each."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+
+class JsonLines:
+    """
+    The records of a file, by number.
+
+    :param path: a file with one JSON value a line; blank lines do not count.
+    :raises ValueError: no such file, or no record in it.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ValueError(f'{self.path}: no such file, wanted JSON lines')
+        starts, lines, at = [], [], 0
+        with open(self.path, 'rb') as file:
+            for number, line in enumerate(file):
+                if line.strip():
+                    starts.append(at)
+                    lines.append(number)
+                at += len(line)
+        if not starts:
+            raise ValueError(f'{self.path}: is empty, wanted at least one record')
+        self._starts = np.array(starts, np.int64)
+        self._lines = np.array(lines, np.int64)
+
+    def __len__(self):
+        return len(self._starts)
+
+    def __getitem__(self, index):
+        """
+        Read a record.
+
+        :raises ValueError: a line that is not JSON.
+        """
+        with open(self.path, 'rb') as file:
+            file.seek(self._starts[index])
+            line = file.readline()
+        try:
+            return json.loads(line)
+        except ValueError as e:
+            raise ValueError(
+                f'{self.path.name} line {self.line(index) + 1}: not JSON ({e})') from e
+
+    def line(self, index):
+        """Return the number, from 0, of a record's line in the file."""
+        return int(self._lines[index])

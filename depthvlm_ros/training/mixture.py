@@ -1,0 +1,157 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which sample comes when.
+
+Every position of a run has its sample, by the seed alone: a run resumes exactly, and the number
+of processes does not change what a step learns from.
+"""
+
+import functools
+import math
+
+from depthvlm_ros.benchmark.annotations import RecordError
+from depthvlm_ros.training.annotated import Annotated
+from depthvlm_ros.training.chats import Chats
+from depthvlm_ros.training.config import AnnotatedSource, ChatSource
+from depthvlm_ros.training.rooms import Rooms
+import numpy as np
+from torch.utils.data import Dataset
+
+MOST_SKIPPED = 100  # records in a row; more is no accident
+
+
+def open_source(source, root, encoder, training):
+    """Open one of the config's sources."""
+    if isinstance(source, AnnotatedSource):
+        return Annotated(source, root, encoder, training.with_language)
+    if isinstance(source, ChatSource):
+        return Chats(source, root, encoder)
+    return Rooms(source, encoder, training.seed, training.batch_size, training.with_language,
+                 training.naming_weight > 0)
+
+
+def epoch_size(sources, shares):
+    """
+    Count the samples of an epoch: every record of the sources without a share, once.
+
+    :param sources: opened sources.
+    :param shares: for each its share of all samples, or None.
+    :raises ValueError: shares that leave nothing to the others, or no source to be counted.
+    """
+    whole = [len(s) for s, share in zip(sources, shares) if share is None and hasattr(s, '__len__')]
+    taken = sum(share or 0 for share in shares)
+    if not whole:
+        raise ValueError('every source has a share or no end, so that an epoch has no length: '
+                         'wanted steps')
+    if taken >= 1:
+        raise ValueError(f'the shares of the sources add up to {taken}, wanted less than 1: '
+                         'the sources without a share need the rest')
+    return math.ceil(sum(whole) / (1 - taken))
+
+
+def split_shares(sources, shares):
+    """
+    Return each source's share of the samples; those that have none part the rest by length.
+
+    :raises ValueError: shares that do not add up, or rooms without a share beside others.
+    """
+    rest = 1 - sum(share or 0 for share in shares)
+    open_ended = [share is None and not hasattr(s, '__len__')
+                  for s, share in zip(sources, shares)]
+    if any(open_ended):
+        if shares.count(None) > 1:
+            raise ValueError('rooms stand beside another source without a share, '
+                             'wanted a share: they have no end')
+        return [rest if share is None else share for share in shares]
+    lengths = [0 if share is not None else len(s) for s, share in zip(sources, shares)]
+    if (rest > 1e-9) != (sum(lengths) > 0) or rest < -1e-9:
+        raise ValueError(f'the shares of the sources add up to {1 - rest:g}, wanted 1, or less '
+                         'beside sources without a share')
+    return [share if share is not None else rest * n / sum(lengths)
+            for share, n in zip(shares, lengths)]
+
+
+class Mixture(Dataset):
+    """
+    The samples of a run, by position.
+
+    :param sources: opened sources.
+    :param shares: for each its share of all samples, or None.
+    :param total: how many samples the run takes.
+    :param seed: of the run.
+    """
+
+    def __init__(self, sources, shares, total, seed):
+        self.sources = sources
+        self.seed = seed
+        shares = split_shares(sources, list(shares))
+        ends = np.round(np.cumsum(shares) * total).astype(np.int64)
+        ends[-1] = total
+        which = np.repeat(np.arange(len(sources), dtype=np.int16), np.diff(ends, prepend=0))
+        self._which = np.random.default_rng([seed, 0]).permutation(which)
+        self._order = np.empty(total, np.int64)  # how many of its source came before
+        for k in range(len(sources)):
+            mine = self._which == k
+            self._order[mine] = np.arange(mine.sum())
+        self._shuffled = functools.lru_cache(2 * len(sources))(self._permutation)
+
+    def __len__(self):
+        return len(self._which)
+
+    def __getitem__(self, position):
+        """
+        Draw the sample of a position; a record that cannot be used gives way to the next.
+
+        :return: (Sample, texts of the records skipped).
+        :raises ValueError: nothing but records that cannot be used.
+        """
+        k = int(self._which[position])
+        order = int(self._order[position])
+        source = self.sources[k]
+        skipped = []
+        for attempt in range(MOST_SKIPPED):
+            try:
+                return source.sample(self._index(k, order + attempt)), skipped
+            except RecordError as e:
+                skipped.append(f'{e.reason}: {e}')
+        raise ValueError(f'{MOST_SKIPPED} records in a row cannot be used; the last: '
+                         f'{skipped[-1]}')
+
+    def _index(self, k, order):
+        if not hasattr(self.sources[k], '__len__'):
+            return order
+        turn, at = divmod(order, len(self.sources[k]))
+        return int(self._shuffled(k, turn)[at])
+
+    def _permutation(self, k, turn):
+        return np.random.default_rng([self.seed, 3, k, turn]).permutation(len(self.sources[k]))
+
+
+def step_batches(steps, training, rank, processes):
+    """
+    Yield the positions of every batch that one process takes, accumulation after accumulation.
+
+    :param steps: range of step numbers.
+    :param rank: of the process.
+    :param processes: how many there are.
+    """
+    size, per_step = training.batch_size, accumulations(training, processes)
+    for step in steps:
+        for n in range(per_step):
+            first = (step * per_step * processes + n * processes + rank) * size
+            yield list(range(first, first + size))
+
+
+def accumulations(training, processes):
+    """
+    Return how many batches a process takes a step.
+
+    :raises ValueError: a global batch that the processes cannot share out evenly.
+    """
+    at_once = training.batch_size * processes
+    whole = training.global_batch or at_once
+    if whole % at_once:
+        raise ValueError(f'global_batch is {whole}, wanted a multiple of batch_size x processes = '
+                         f'{training.batch_size} x {processes}')
+    return whole // at_once

@@ -1,0 +1,151 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is learnt from: a sample out of any source, and samples side by side."""
+
+from dataclasses import dataclass, fields, replace
+import functools
+
+from depthvlm_ros.model import DepthVLM
+from depthvlm_ros.model.preprocessing import plan_resize, preprocess
+from depthvlm_ros.training.packing import conversation_ids, IGNORED, pack, Packed, Row
+import torch
+
+COUNTED = ('images', 'tokens', 'named', 'skipped')
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    An image with what is known of it, or text alone.
+
+    :param row: its tokens.
+    :param pixel_values: (patches, 1536) float32; None without an image.
+    :param grid_thw: (1, 3) int64, the image's grid of patches; None without an image.
+    :param depth_m: (H, W) float32, metres as the network should see them, at its image's size,
+        invalid where not finite or not > 0; None where nothing is known.
+    :param names: (2, tokens) int64, what each image token shows (rooms.token_names); None where
+        nothing is known.
+    """
+
+    row: Row
+    pixel_values: torch.Tensor | None = None
+    grid_thw: torch.Tensor | None = None
+    depth_m: torch.Tensor | None = None
+    names: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """
+    Samples side by side: B rows of tokens, and the I >= 1 images among them, in order.
+
+    :param packed: the tokens.
+    :param pixel_values: (patches of all images, 1536) float32.
+    :param grid_thw: (I, 3) int64.
+    :param depth_m: for every image (H, W) float32 metres, or None.
+    :param names: (2, tokens of all images) int64, IGNORED where not known.
+    :param counts: (4,) int64, in the order of COUNTED: images with depth, supervised tokens,
+        named tokens, records skipped on the way.
+    :param skipped: one text for each record that was skipped.
+    """
+
+    packed: Packed
+    pixel_values: torch.Tensor
+    grid_thw: torch.Tensor
+    depth_m: list
+    names: torch.Tensor
+    counts: torch.Tensor
+    skipped: list
+
+    def to(self, device):
+        """Return the batch on a device."""
+        def move(value):
+            if isinstance(value, torch.Tensor):
+                return value.to(device, non_blocking=True)
+            if isinstance(value, Packed):
+                return replace(value, **{f.name: move(getattr(value, f.name))
+                                         for f in fields(value)})
+            return [move(v) for v in value] if isinstance(value, list) else value
+        return Batch(*(move(getattr(self, f.name)) for f in fields(self)))
+
+
+class Encoder:
+    """
+    Turn images and words into a model's tokens, positions and patches.
+
+    :param config: DepthVLMConfig.
+    :param tokenizer: the model's tokenizer.
+    :param prompt: model.prompt.Prompt.
+    """
+
+    def __init__(self, config, tokenizer, prompt):
+        self.config = config
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.token_patches = config.vision_config.spatial_merge_size ** 2
+        with torch.device('meta'):  # gives positions; has no weights
+            self._shell = DepthVLM(config)
+        self._positions_of_grid = functools.lru_cache(256)(self._positions)
+
+    def image_row(self, grid, talks):
+        """
+        Lay out an image's row.
+
+        :param grid: (1, rows, columns) of patches.
+        :param talks: list of conversations, each a list of (question, answer).
+        """
+        prefix = self.prompt.prefix(grid[1] * grid[2] // self.token_patches)
+        return Row(prefix, self._positions_of_grid(tuple(grid)), self._encoded(talks))
+
+    def text_row(self, talks):
+        """Lay out a row without an image: system text, then the conversations."""
+        prefix = list(self.prompt.before_image[:-1])  # up to the image's opening token
+        return Row(prefix, torch.arange(len(prefix)).expand(3, -1), self._encoded(talks))
+
+    def image(self, rgb, intrinsics, max_image_tokens=0):
+        """Return (pixel_values, grid_thw, plan): model.preprocess's, and its ResizePlan."""
+        pixels, grid = preprocess(rgb, intrinsics, self.config, max_image_tokens)
+        return pixels, grid, plan_resize(intrinsics, self.config, max_image_tokens)
+
+    def blank(self):
+        """Return a smallest image without anything to learn from."""
+        merge = self.config.vision_config.spatial_merge_size
+        grid = (1, 2 * merge, 2 * merge)
+        width = (3 * self.config.vision_config.temporal_patch_size
+                 * self.config.vision_config.patch_size ** 2)
+        return Sample(self.image_row(grid, []), torch.zeros(grid[1] * grid[2], width),
+                      torch.tensor([grid]))
+
+    def collate(self, drawn):
+        """
+        Lay samples side by side.
+
+        A batch of text alone gets a blank image, so that every process runs every part of the
+        model in every step, as sharded weights need.
+
+        :param drawn: list of (Sample, texts of the records skipped for it).
+        :return: Batch.
+        """
+        samples = [sample for sample, _ in drawn]
+        skipped = [text for _, texts in drawn for text in texts]
+        if all(sample.pixel_values is None for sample in samples):
+            samples.append(self.blank())
+        images = [sample for sample in samples if sample.pixel_values is not None]
+        packed = pack([sample.row for sample in samples], self.tokenizer.pad_token_id)
+        names = torch.cat([
+            torch.full((2, len(s.pixel_values) // self.token_patches), IGNORED)
+            if s.names is None else s.names for s in images], dim=1)
+        counts = torch.tensor([
+            sum(s.depth_m is not None for s in images), int((packed.targets != IGNORED).sum()),
+            int((names[0] != IGNORED).sum()), len(skipped)])
+        return Batch(packed, torch.cat([s.pixel_values for s in images]),
+                     torch.cat([s.grid_thw for s in images]), [s.depth_m for s in images],
+                     names, counts, skipped)
+
+    def _encoded(self, talks):
+        return [conversation_ids(self.tokenizer, self.prompt, talk) for talk in talks]
+
+    def _positions(self, grid):
+        prefix = self.prompt.prefix(grid[1] * grid[2] // self.token_patches)
+        return self._shell.positions(
+            torch.tensor([prefix]), image_grid_thw=torch.tensor([grid]))[:, 0]
