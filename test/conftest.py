@@ -54,16 +54,19 @@ def data():
 @pytest.fixture(scope='session')
 def tiny_training():
     """Return the training configuration of a three-layer model (DeepStack needs three)."""
-    from depthvlm_ros.training.config import TrainingConfig
+    from depthvlm_ros.training.config import RoomSource, TrainingConfig
+    rooms = RoomSource(native_px=(48, 64), questions=3,
+                       kinds={'far': 1, 'closer': 1, 'point': 1, 'depth': 1})
     return TrainingConfig(
-        model=TINY, vocab_size=400, steps=4, batch_size=2, questions=3, warm_up=1,
-        native_px=(48, 64), kinds={'far': 1, 'closer': 1, 'point': 1, 'depth': 1})
+        model=TINY, vocab_size=400, sources=(rooms,), thaw_vision=True, steps=4, batch_size=2,
+        warm_up=1, naming_weight=0.2, log_l1_weight=0.3, saved_dtype='float16')
 
 
 @pytest.fixture(scope='session')
 def tiny_checkpoint(tiny_training, tmp_path_factory):
     """Return the folder of a three-layer checkpoint, random weights, in the released layout."""
-    from depthvlm_ros.training.train import build, save_checkpoint
+    from depthvlm_ros.training.start import build
+    from depthvlm_ros.training.state import save_checkpoint
     folder = tmp_path_factory.mktemp('tiny')
     model, tokenizer, _ = build(tiny_training, rooms=20)
     save_checkpoint(model, tokenizer, folder)

@@ -7,7 +7,6 @@ Every position of a run has its sample, by the seed alone: a run resumes exactly
 of processes does not change what a step learns from.
 """
 
-import functools
 import math
 
 from depthvlm_ros.benchmark.annotations import RecordError
@@ -39,7 +38,8 @@ def epoch_size(sources, shares):
     :param shares: for each its share of all samples, or None.
     :raises ValueError: shares that leave nothing to the others, or no source to be counted.
     """
-    whole = [len(s) for s, share in zip(sources, shares) if share is None and hasattr(s, '__len__')]
+    whole = [len(s) for s, share in zip(sources, shares)
+             if share is None and hasattr(s, '__len__')]
     taken = sum(share or 0 for share in shares)
     if not whole:
         raise ValueError('every source has a share or no end, so that an epoch has no length: '
@@ -94,7 +94,7 @@ class Mixture(Dataset):
         for k in range(len(sources)):
             mine = self._which == k
             self._order[mine] = np.arange(mine.sum())
-        self._shuffled = functools.lru_cache(2 * len(sources))(self._permutation)
+        self._shuffled = {}  # source: (turn, order of its records in that turn)
 
     def __len__(self):
         return len(self._which)
@@ -122,10 +122,10 @@ class Mixture(Dataset):
         if not hasattr(self.sources[k], '__len__'):
             return order
         turn, at = divmod(order, len(self.sources[k]))
-        return int(self._shuffled(k, turn)[at])
-
-    def _permutation(self, k, turn):
-        return np.random.default_rng([self.seed, 3, k, turn]).permutation(len(self.sources[k]))
+        if self._shuffled.get(k, (None,))[0] != turn:
+            rng = np.random.default_rng([self.seed, 3, k, turn])
+            self._shuffled[k] = turn, rng.permutation(len(self.sources[k]))
+        return int(self._shuffled[k][1][at])
 
 
 def step_batches(steps, training, rank, processes):

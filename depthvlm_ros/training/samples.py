@@ -3,7 +3,6 @@
 """What is learnt from: a sample out of any source, and samples side by side."""
 
 from dataclasses import dataclass, fields, replace
-import functools
 
 from depthvlm_ros.model import DepthVLM
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
@@ -85,7 +84,7 @@ class Encoder:
         self.token_patches = config.vision_config.spatial_merge_size ** 2
         with torch.device('meta'):  # gives positions; has no weights
             self._shell = DepthVLM(config)
-        self._positions_of_grid = functools.lru_cache(256)(self._positions)
+        self._positions = {}  # of grids met before
 
     def image_row(self, grid, talks):
         """
@@ -94,8 +93,12 @@ class Encoder:
         :param grid: (1, rows, columns) of patches.
         :param talks: list of conversations, each a list of (question, answer).
         """
+        grid = tuple(grid)
         prefix = self.prompt.prefix(grid[1] * grid[2] // self.token_patches)
-        return Row(prefix, self._positions_of_grid(tuple(grid)), self._encoded(talks))
+        if grid not in self._positions:
+            self._positions[grid] = self._shell.positions(
+                torch.tensor([prefix]), image_grid_thw=torch.tensor([grid]))[:, 0]
+        return Row(prefix, self._positions[grid], self._encoded(talks))
 
     def text_row(self, talks):
         """Lay out a row without an image: system text, then the conversations."""
@@ -144,8 +147,3 @@ class Encoder:
 
     def _encoded(self, talks):
         return [conversation_ids(self.tokenizer, self.prompt, talk) for talk in talks]
-
-    def _positions(self, grid):
-        prefix = self.prompt.prefix(grid[1] * grid[2] // self.token_patches)
-        return self._shell.positions(
-            torch.tensor([prefix]), image_grid_thw=torch.tensor([grid]))[:, 0]

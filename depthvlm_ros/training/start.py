@@ -1,0 +1,145 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where a run begins: a model from scratch, a plain Qwen3-VL with a fresh head, or a DepthVLM."""
+
+import json
+
+from depthvlm_ros.model import DepthVLM, DepthVLMConfig
+from depthvlm_ros.model.checkpoint import (
+    check_keys,
+    CheckpointError,
+    load_tokenizer,
+    locate,
+    named,
+    read_config,
+    stored_shapes,
+    TIED_KEY,
+)
+from depthvlm_ros.model.prompt import Prompt
+from depthvlm_ros.training.tokenizer import room_texts, train_tokenizer
+import torch
+
+HEAD = 'depth_head.'
+TYPICAL_DEPTH_M = 3.0  # where an untrained head begins
+
+
+def begin(training, begun=None):
+    """
+    Build the model that a run begins with.
+
+    :param training: TrainingConfig.
+    :param begun: folder of a run that goes on, whose tokenizer is kept.
+    :return: (model, tokenizer, prompt); float32 weights.
+    :raises ValueError: a configuration that tells no beginning.
+    :raises CheckpointError: a start that cannot be used.
+    """
+    if training.start:
+        return load_start(training)
+    if 'text_config' not in training.model:
+        raise ValueError('start is empty and model has no text_config, wanted a checkpoint to '
+                         'begin from (--start FOLDER) or the fields of a model from scratch')
+    return build(training, begun=begun)
+
+
+def build(training, rooms=400, begun=None):
+    """
+    Build an untrained model and its tokenizer.
+
+    :param rooms: from the talk about how many rooms the tokenizer learns its words.
+    :param begun: folder of a run that goes on, whose tokenizer is kept.
+    :return: (model, tokenizer, prompt).
+    """
+    torch.manual_seed(training.seed)
+    tokenizer = (load_tokenizer(begun) if begun
+                 else train_tokenizer(room_texts(rooms), training.vocab_size))
+    prompt = Prompt.of(tokenizer)
+    fields = dict(training.model)
+    fields['text_config'] = {**fields['text_config'], 'vocab_size': training.vocab_size}
+    tokens = {f'{name}_token_id': tokenizer.convert_tokens_to_ids(f'<|{token}|>')
+              for name, token in (('image', 'image_pad'), ('video', 'video_pad'),
+                                  ('vision_start', 'vision_start'), ('vision_end', 'vision_end'))}
+    model = DepthVLM(DepthVLMConfig(**fields, **tokens))
+    reset_head(model.depth_head)
+    return model, tokenizer, prompt
+
+
+def reset_head(head):
+    """Initialise a depth head: torch's own ways, and a typical depth to begin from."""
+    for module in head.modules():
+        if hasattr(module, 'reset_parameters'):
+            module.reset_parameters()
+    last = [m for m in head.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))][-1]
+    with torch.no_grad():
+        last.bias.fill_(TYPICAL_DEPTH_M)
+
+
+def load_start(training):
+    """
+    Load a checkpoint to begin from.
+
+    A checkpoint with a depth head is loaded strictly, and its config stands; one without is a
+    plain Qwen3-VL, whose other weights are loaded strictly and whose head begins fresh.
+
+    :return: (model, tokenizer, prompt).
+    :raises CheckpointError: one that cannot be used; the text says why.
+    """
+    folder = locate(training.start)
+    config = changed_config(folder, training.model)
+    tokenizer = load_tokenizer(folder)
+    prompt = Prompt.of(tokenizer)
+    if prompt.image != config.image_token_id:
+        raise CheckpointError(f"{folder}: the tokenizer's image token is {prompt.image}, "
+                              f'config.json says {config.image_token_id}; wanted the same')
+    plain = not any(key.startswith(HEAD) for key in stored_shapes(folder))
+    if plain:
+        check_plain_keys(folder, config)
+    else:
+        check_keys(folder, config)
+    torch.manual_seed(training.seed)
+    model = DepthVLM.from_pretrained(folder, config=config, dtype=torch.float32,
+                                     local_files_only=True, use_safetensors=True)
+    if plain:
+        reset_head(model.depth_head)
+    return model, tokenizer, prompt
+
+
+def changed_config(folder, changes):
+    """
+    Read a checkpoint's configuration, and change fields of it.
+
+    :param changes: DepthVLMConfig's fields; those of text_config and vision_config one by one.
+    :raises CheckpointError: a config.json that cannot be used.
+    :raises ValueError: a field that is not known, or a value out of range.
+    """
+    config = read_config(folder)
+    fields = json.loads(json.dumps(config.to_dict()))
+    for key, value in changes.items():
+        if key not in fields:
+            raise ValueError(f'model has the field {key!r}, wanted one of DepthVLMConfig')
+        fields[key] = {**fields[key], **value} if isinstance(value, dict) else value
+    return DepthVLMConfig.from_dict(fields)
+
+
+def check_plain_keys(folder, config):
+    """
+    Hold a plain Qwen3-VL's keys and shapes against what the model needs beside its head.
+
+    :raises CheckpointError: missing or unexpected keys, or a wrong shape.
+    """
+    with torch.device('meta'):
+        wanted = {k: tuple(v.shape) for k, v in DepthVLM(config).state_dict().items()
+                  if not k.startswith(HEAD)}
+    stored = stored_shapes(folder)
+    missing = wanted.keys() - stored.keys()
+    if config.tie_word_embeddings:
+        missing -= {TIED_KEY}
+    if missing:
+        raise CheckpointError(f'{folder}: lacks {named(missing)}')
+    unexpected = stored.keys() - wanted.keys()
+    if unexpected:
+        raise CheckpointError(f'{folder}: has keys that a Qwen3-VL does not have: '
+                              f'{named(unexpected)}')
+    for key, shape in stored.items():
+        if shape != wanted[key]:
+            raise CheckpointError(f'{folder}: {key} is {list(shape)}, config.json asks for '
+                                  f'{list(wanted[key])}')

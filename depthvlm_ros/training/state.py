@@ -1,0 +1,128 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+All that the next step depends on, saved whole or not at all, and the checkpoint beside it.
+
+The state is torch's distributed checkpoint: every process writes its part, and a run may go on
+with another number of processes. What the data needs is the step's number alone, and nothing in
+a step is drawn by lot.
+"""
+
+from pathlib import Path
+import shutil
+import warnings
+
+from depthvlm_ros.model.checkpoint import TIED_KEY
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+    StateDictOptions,
+)
+
+PREFIX = 'state-'
+FIRST_KIND = 'training_state.pt'  # a state as the first version of this package saved it
+
+
+def latest_state(out):
+    """Return the newest complete state in a folder, or None."""
+    states = [p for p in Path(out).glob(f'{PREFIX}*') if p.name[len(PREFIX):].isdigit()]
+    if states:
+        return max(states, key=lambda p: int(p.name[len(PREFIX):]))
+    first = Path(out) / FIRST_KIND
+    return first if first.is_file() else None
+
+
+def save_state(out, step, skipped, learner, optimiser, accelerator):
+    """
+    Save a state, and remove the one before.
+
+    :param out: the run's folder.
+    :param step: the step to go on with.
+    :param skipped: records skipped so far.
+    :param learner: as accelerate prepared it.
+    :param optimiser: as accelerate prepared it.
+    """
+    out = Path(out)
+    whole = out / f'{PREFIX}{step:07d}'
+    new = whole.with_name(whole.name + '.new')
+    model_state, optimiser_state = get_state_dict(learner, optimiser.optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # that a single process saves alone
+        dcp.save({'model': model_state, 'optimiser': optimiser_state,
+                  'progress': {'step': step, 'skipped': skipped}}, checkpoint_id=new)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if whole.exists():
+            shutil.rmtree(whole)
+        new.rename(whole)
+        for other in out.glob(f'{PREFIX}*'):
+            if other != whole:
+                shutil.rmtree(other)
+    accelerator.wait_for_everyone()
+
+
+def load_state(out, learner, optimiser):
+    """
+    Load the newest state where there is one.
+
+    :return: (step to go on with, records skipped so far).
+    """
+    path = latest_state(out)
+    if path is None:
+        return 0, 0
+    if path.name == FIRST_KIND:
+        return load_first_kind(path, learner, optimiser), 0
+    model_state, optimiser_state = get_state_dict(learner, optimiser.optimizer)
+    state = {'model': model_state, 'optimiser': optimiser_state,
+             'progress': {'step': 0, 'skipped': 0}}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        dcp.load(state, checkpoint_id=path)
+    set_state_dict(learner, optimiser.optimizer, model_state_dict=state['model'],
+                   optim_state_dict=state['optimiser'])
+    return state['progress']['step'], state['progress']['skipped']
+
+
+def load_first_kind(path, learner, optimiser):
+    """Load a state of the first version, one process's; returns the step to go on with."""
+    state = torch.load(path, map_location='cpu', weights_only=True)
+    bare = getattr(learner, 'module', learner)
+    bare.model.load_state_dict(state['model'])
+    bare.naming.load_state_dict(state['naming'])
+    optimiser.optimizer.load_state_dict(state['optimiser'])
+    return state['step']
+
+
+def gather_weights(learner):
+    """Return all of the model's weights, on the CPU of the main process; a collective call."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(learner, options=options)
+    return {k.removeprefix('model.'): v for k, v in state.items() if k.startswith('model.')}
+
+
+def save_checkpoint(model, tokenizer, folder, dtype=torch.float16, weights=None):
+    """
+    Write the released layout: config.json, safetensors and tokenizer, file by file whole.
+
+    :param model: DepthVLM.
+    :param folder: made where it is missing.
+    :param dtype: of the weights in the file.
+    :param weights: the model's state dict; its own where left out.
+    """
+    folder = Path(folder)
+    new = folder / 'checkpoint.new'
+    if new.exists():
+        shutil.rmtree(new)
+    new.mkdir(parents=True)
+    weights = model.state_dict() if weights is None else weights
+    weights = {k: v.to(dtype) for k, v in weights.items()
+               if not (k == TIED_KEY and model.config.tie_word_embeddings)}
+    model.config.save_pretrained(new)
+    model.save_pretrained(new, state_dict=weights)
+    tokenizer.save_pretrained(new)
+    for file in new.iterdir():
+        file.replace(folder / file.name)
+    new.rmdir()
