@@ -42,6 +42,8 @@ RUN := $(VENV)/bin/python
 RUN_ROS := AMENT_PREFIX_PATH='$(CURDIR)/$(VENV)' $(RUN)
 REQUIREMENTS := requirements-$(ROS_DISTRO).txt requirements-bare.txt requirements.txt
 INTERFACES := $(wildcard msg/*.msg srv/*.srv action/*.action)
+# For the shell, whatever a person's file is called.
+quoted = '$(subst ','\'',$(1))'
 digest = $(firstword $(shell { $(1); } 2>/dev/null | cksum))
 
 # Stamps: their names hold what the step depends on beyond the times of files.
@@ -60,8 +62,9 @@ help:  ## say what there is
 build: $(BUILT)  ## set up the environment, with the interfaces generated
 
 demo: $(BUILT)  ## a camera through the node: depth, a cloud, answers, left in demo_output/
-	@$(RUN_ROS) -m depthvlm_ros.nodes.demo --out '$(OUT)' $(if $(IMAGE),--image '$(IMAGE)') \
-	  $(if $(FX),--fx '$(FX)') $(if $(INFO),--info '$(INFO)')
+	@$(RUN_ROS) -m depthvlm_ros.nodes.demo --out $(call quoted,$(OUT)) \
+	  $(if $(IMAGE),--image $(call quoted,$(IMAGE))) \
+	  $(if $(FX),--fx $(call quoted,$(FX))) $(if $(INFO),--info $(call quoted,$(INFO)))
 
 test: lint  ## lint, then every test
 	@$(RUN_ROS) -m pytest $(ARGS)

@@ -38,7 +38,7 @@ def generate_launch_description():
             PathJoinSubstitution([ThisLaunchFileDir(), 'depth.launch.py'])),
         launch_arguments={
             'image_topic': 'image', 'camera_info_topic': 'camera_info',
-            'image_transport': 'raw', 'params_file': '',
+            'image_transport': 'raw', 'image_reliability': 'reliable', 'params_file': '',
             **{name: LaunchConfiguration(name) for name in PASSED_ON}}.items())
     return LaunchDescription([
         *[DeclareLaunchArgument(name, default_value=default, description=description)

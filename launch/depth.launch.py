@@ -29,6 +29,9 @@ ARGUMENTS = [
     ('camera_info_topic', '',
      "The camera's CameraInfo; empty: camera_info beside the image topic"),
     *NODE_ARGUMENTS,
+    ('image_reliability', 'best_effort',
+     "'best_effort' joins any camera, but loses many images that are larger than what DDS buffers "
+     "(often half a megabyte); 'reliable' loses none, from a camera that publishes reliably"),
     ('params_file', '', 'YAML with parameters of the node; empty: their defaults'),
     ('namespace', '', 'Namespace of the node and its topics'),
     ('rviz', 'false', 'true: also start RViz'),
@@ -58,6 +61,10 @@ def depth_node(values):
     defaults = {name: default for name, default, _ in NODE_ARGUMENTS}
     chosen = {name: values[name] for name in defaults if values[name] != defaults[name]}
     params_file = [values['params_file']] if values['params_file'] else []
+    if values['image_reliability'] == 'reliable':
+        topic = resolved(values['namespace'], image_topic)
+        chosen |= {f'qos_overrides.{name}.subscription.reliability': 'reliable'
+                   for name in (topic, f'{topic}/compressed')}
     return Node(
         package=PACKAGE, executable='depth_node', name=NODE, namespace=values['namespace'],
         parameters=[defaults, *params_file, {**chosen, 'autostart': True}],
@@ -99,7 +106,8 @@ def start(context):
 
 def generate_launch_description():
     """Return the arguments and what they start."""
-    choices = {'image_transport': ['raw', 'compressed']}
+    choices = {'image_transport': ['raw', 'compressed'],
+               'image_reliability': ['best_effort', 'reliable']}
     return LaunchDescription([
         *[DeclareLaunchArgument(name, default_value=default, description=description,
                                 choices=choices.get(name))

@@ -58,8 +58,8 @@ def tiny_training():
     rooms = RoomSource(native_px=(48, 64), questions=3,
                        kinds={'far': 1, 'closer': 1, 'point': 1, 'depth': 1})
     return TrainingConfig(
-        model=TINY, vocab_size=400, sources=(rooms,), thaw_vision=True, steps=4, batch_size=2,
-        warm_up=1, naming_weight=0.2, log_l1_weight=0.3, saved_dtype='float16')
+        model=TINY, vocab_size=400, vocab_rooms=20, sources=(rooms,), thaw_vision=True, steps=4,
+        batch_size=2, warm_up=1, naming_weight=0.2, log_l1_weight=0.3, saved_dtype='float16')
 
 
 @pytest.fixture(scope='session')
@@ -68,6 +68,6 @@ def tiny_checkpoint(tiny_training, tmp_path_factory):
     from depthvlm_ros.training.start import build
     from depthvlm_ros.training.state import save_checkpoint
     folder = tmp_path_factory.mktemp('tiny')
-    model, tokenizer, _ = build(tiny_training, rooms=20)
+    model, tokenizer, _ = build(tiny_training)
     save_checkpoint(model, tokenizer, folder)
     return folder

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).parents[1] / 'launch'
 DEPTH_ARGUMENTS = {
     'image_topic', 'camera_info_topic', 'model', 'device', 'params_file', 'namespace',
-    'image_transport', 'rviz', 'record', 'python'}
+    'image_transport', 'image_reliability', 'rviz', 'record', 'python'}
 PATIENCE_S = 90.0
 STARTER = """
 import sys
@@ -140,6 +140,20 @@ def test_an_argument_beats_the_file_and_the_file_beats_the_default(tmp_path):
     values = parameters_of(command)
     assert (values['model'], values['device']) == ('nano', 'cpu')
     assert values['image_transport'] == 'compressed'
+
+
+@pytest.mark.parametrize('arguments, topic', [
+    ({'namespace': 'robot'}, '/robot/image'),
+    ({'image_topic': '/cam/image_raw'}, '/cam/image_raw'),
+])
+def test_images_are_joined_reliably_on_request(tmp_path, arguments, topic):
+    needs_the_installed_package()
+    name = 'qos_overrides.{}.subscription.reliability'
+    values = parameters_of(
+        started(tmp_path, image_reliability='reliable', **arguments)['depth_node'])
+    assert values[name.format(topic)] == values[name.format(f'{topic}/compressed')] == 'reliable'
+    values = parameters_of(started(tmp_path, **arguments)['depth_node'])
+    assert not [key for key in values if 'qos_overrides' in key]
 
 
 @pytest.mark.parametrize('namespace, prefix', [('', ''), ('robot', '/robot'), ('/a/b/', '/a/b')])

@@ -3,6 +3,7 @@
 """The files that describe the package agree with each other and with the tree."""
 
 import ast
+import os
 from pathlib import Path
 import re
 import subprocess
@@ -21,6 +22,8 @@ ROSDEP_KEYS = {'cv2': 'python3-opencv', 'numpy': 'python3-numpy', 'PIL': 'python
                'tf2_ros': 'tf2_ros_py', 'tqdm': 'python3-tqdm', 'yaml': 'python3-yaml'}
 # What comes from requirements.txt alone.
 WITHOUT_KEY = {'huggingface_hub', 'safetensors', 'tokenizers', 'torch', 'transformers'}
+# What comes from requirements-training.txt, and is imported where it is used.
+FOR_TRAINING = {'accelerate'}
 
 
 def dependencies(*kinds):
@@ -64,15 +67,18 @@ def test_every_import_is_declared():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
                 [node.module] if isinstance(node, ast.ImportFrom) and not node.level else [])
             for name in {name.split('.')[0] for name in names} - sys.stdlib_module_names - own:
-                assert name in WITHOUT_KEY or ROSDEP_KEYS.get(name, name) in declared, (
+                assert name in WITHOUT_KEY | FOR_TRAINING or (
+                    ROSDEP_KEYS.get(name, name) in declared), (
                     f'{path.relative_to(SOURCE)} imports {name}')
 
 
-def test_what_rosdep_has_no_key_for_is_required():
+@pytest.mark.parametrize(('file', 'packages'), [
+    ('requirements.txt', WITHOUT_KEY), ('requirements-training.txt', FOR_TRAINING)])
+def test_what_rosdep_has_no_key_for_is_required(file, packages):
     required = {re.split(r'[^\w-]', line)[0]
-                for line in (SOURCE / 'requirements.txt').read_text().splitlines()
+                for line in (SOURCE / file).read_text().splitlines()
                 if not line.startswith('#')}
-    assert required == WITHOUT_KEY
+    assert required == packages
 
 
 @pytest.mark.parametrize('node', re.search(r'foreach\(node ([\w ]+)\)', CMAKE)[1].split())
@@ -83,6 +89,18 @@ def test_every_executable_has_its_main(node):
     assert len(mains) == 1
     assert [argument.arg for argument in mains[0].args.args] == ['args']
     assert len(mains[0].args.defaults) == 1
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize('node', ['camera_node', 'depth_node'])
+def test_ros2_run_finds_the_installed_executable(node):
+    packages = pytest.importorskip('ament_index_python.packages')
+    try:
+        prefix = packages.get_package_prefix('depthvlm_ros')
+    except packages.PackageNotFoundError:
+        pytest.skip('depthvlm_ros is not installed where ros2 run looks for it')
+    # ros2 run and ros2 launch take files with the permission to be run, and no others.
+    assert os.access(Path(prefix) / 'lib' / 'depthvlm_ros' / node, os.X_OK)
 
 
 def test_every_parameter_file_is_one():

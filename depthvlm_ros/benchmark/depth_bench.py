@@ -18,7 +18,6 @@ import time
 
 import cv2
 from depthvlm_ros.benchmark.annotations import EUCLIDEAN, read_annotations, Record, RecordError
-from depthvlm_ros.benchmark.predictors import load_predictor
 from depthvlm_ros.benchmark.readers import CorrectReader, FIGURES, PROTOCOLS, ReleasedReader
 from depthvlm_ros.benchmark.results import (
     key_of,
@@ -80,8 +79,10 @@ def measure(predictor, reader, jobs, results, workers=2, show_progress=True):
     :param workers: processes that read and decode; 0 for none but this one.
     """
     left = [job for job in jobs if not results.is_done(job[0])]
+    # Spawned, since a forked process inherits the locks of OpenCV's and torch's threads, held.
     loader = DataLoader(Samples(left, reader), batch_size=None, num_workers=workers,
-                        collate_fn=as_it_is, worker_init_fn=use_one_thread)
+                        collate_fn=as_it_is, worker_init_fn=use_one_thread,
+                        multiprocessing_context='spawn' if workers else None)
     bar = tqdm(loader, initial=len(jobs) - len(left), total=len(jobs), unit='image',
                mininterval=1, disable=not show_progress)
     for record, sample in bar:
@@ -201,9 +202,15 @@ def run(options):
     :return: the summary as a dict; None in all processes but the first.
     :raises ValueError: options that do not fit together.
     """
+    # Imported here, since every process that decodes imports this file, and needs no model.
+    from depthvlm_ros.benchmark.predictors import load_predictor
+    from depthvlm_ros.model.predictor import resolve_device
     state = processes(options.device)
     if state.num_processes > 1 and not options.out:
         raise ValueError('several processes share their results through a file, wanted --out')
+    if options.as_released and options.euclidean:
+        raise ValueError('--euclidean with --as-released: the released reader takes every depth '
+                         'as it is stored; wanted one or the other')
     jobs = read_jobs(options.annotations, options.rgb_root,
                      options.depth_root or options.rgb_root, options.limit,
                      options.euclidean)
@@ -212,7 +219,7 @@ def run(options):
                 'euclidean': sorted(options.euclidean)}
     results = Results(options.out, settings, state.process_index, options.resume)
     state.wait_for_everyone()
-    device = options.device if state.device is None else str(state.device)
+    device = str(resolve_device(options.device if state.device is None else state.device))
     predictor = load_predictor(options.model, device)
     began = time.perf_counter()
     measure(predictor, reader, jobs[state.process_index::state.num_processes], results,

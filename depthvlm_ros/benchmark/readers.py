@@ -22,7 +22,7 @@ from depthvlm_ros.benchmark.annotations import (
     Record,
     RecordError,
 )
-from depthvlm_ros.benchmark.metrics import depth_metrics, DELTA_BASE
+from depthvlm_ros.benchmark.metrics import DELTA_BASE, depth_metrics
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.geometry import valid_range
 import numpy as np

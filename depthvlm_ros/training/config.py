@@ -81,6 +81,7 @@ class TrainingConfig:
     :param model: DepthVLMConfig's fields: all of them from scratch, else what differs from the
         start's.
     :param vocab_size: of the tokenizer that is learnt from the rooms' questions, from scratch.
+    :param vocab_rooms: how many rooms' questions those are.
     :param sources: what is learnt from, AnnotatedSource, ChatSource or RoomSource; their shares
         leave something to those that have none.
     :param steps: optimiser steps in all; 0: one epoch over the sources that have no share.
@@ -110,6 +111,7 @@ class TrainingConfig:
     start: str = ''
     model: dict = field(default_factory=dict)
     vocab_size: int = 640
+    vocab_rooms: int = 400
     sources: tuple = (RoomSource(),)
     steps: int = 0
     batch_size: int = 8
@@ -130,8 +132,8 @@ class TrainingConfig:
     seed: int = 42
 
     def __post_init__(self):
-        for name, least in (('vocab_size', 1), ('batch_size', 1), ('steps', 0),
-                            ('global_batch', 0), ('warm_up', 0)):
+        for name, least in (('vocab_size', 1), ('vocab_rooms', 1), ('batch_size', 1),
+                            ('steps', 0), ('global_batch', 0), ('warm_up', 0)):
             if getattr(self, name) < least:
                 raise ValueError(f'{name} is {getattr(self, name)}, wanted >= {least}')
         for name in ('learning_rate', 'clip'):

@@ -38,20 +38,19 @@ def begin(training, begun=None):
     if 'text_config' not in training.model:
         raise ValueError('start is empty and model has no text_config, wanted a checkpoint to '
                          'begin from (--start FOLDER) or the fields of a model from scratch')
-    return build(training, begun=begun)
+    return build(training, begun)
 
 
-def build(training, rooms=400, begun=None):
+def build(training, begun=None):
     """
     Build an untrained model and its tokenizer.
 
-    :param rooms: from the talk about how many rooms the tokenizer learns its words.
     :param begun: folder of a run that goes on, whose tokenizer is kept.
     :return: (model, tokenizer, prompt).
     """
     torch.manual_seed(training.seed)
-    tokenizer = (load_tokenizer(begun) if begun
-                 else train_tokenizer(room_texts(rooms), training.vocab_size))
+    tokenizer = (load_tokenizer(begun) if begun else
+                 train_tokenizer(room_texts(training.vocab_rooms), training.vocab_size))
     prompt = Prompt.of(tokenizer)
     fields = dict(training.model)
     fields['text_config'] = {**fields['text_config'], 'vocab_size': training.vocab_size}

@@ -1,101 +1,166 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
+import csv
 from dataclasses import replace
+import shutil
 
+import cv2
+from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
-from depthvlm_ros.training.config import TrainingConfig
-from depthvlm_ros.training.rooms import NAMED_COLOURS, NAMED_KINDS, RoomBatches
-from depthvlm_ros.training.train import (
-    build,
-    losses,
-    Naming,
-    optimiser_of,
-    prefix_positions,
-    rate_at,
-    run,
-    STATE,
-)
+from depthvlm_ros.training.config import AnnotatedSource
+from depthvlm_ros.training.learner import Learner
+from depthvlm_ros.training.mixture import open_source
+from depthvlm_ros.training.samples import Encoder
+from depthvlm_ros.training.stages import optimiser_of
+from depthvlm_ros.training.start import build
+from depthvlm_ros.training.state import FIRST_KIND, latest_state
+from depthvlm_ros.training.train import main, run
+import numpy as np
 import pytest
+from safetensors.torch import load_file
 import torch
+import yaml
+
+QUICK = {'workers': 0, 'device': 'cpu', 'save_every': 100}
 
 
 @pytest.fixture(scope='module')
-def built(tiny_training):
-    return build(tiny_training, rooms=20)
+def exact(tiny_training):
+    return replace(tiny_training, precision='float32', saved_dtype='float32')
 
 
-@pytest.fixture(scope='module')
-def batches(tiny_training, built):
-    model, tokenizer, prompt = built
-    return RoomBatches(tiny_training, model.config, tokenizer, prompt,
-                       prefix_positions(model.config))
+def weights(folder):
+    return load_file(folder / 'model.safetensors')
 
 
-def test_a_batch_belongs_together(batches, built, tiny_training):
-    batch = batches[3]
-    size = tuple(int(n) * 16 for n in batch.grid_thw[0, 1:])
-    tokens = size[0] * size[1] // 32 ** 2
-    assert batch.depth_m.shape == (2, *size)
-    assert (batch.depth_m > 0).all()
-    assert batch.colours.shape == batch.kinds.shape == (2, tokens)
-    assert (batch.packed.input_ids == built[0].config.image_token_id).sum() == 2 * tokens
-    assert batch.kinds.max() < len(NAMED_KINDS) and batch.colours.max() < len(NAMED_COLOURS)
+def rows(folder):
+    with open(folder / 'log.csv', newline='') as file:
+        return [{k: v for k, v in row.items() if k != 'seconds'} for row in csv.DictReader(file)]
 
 
-def test_a_steps_batch_is_always_the_same(batches):
-    one, other = batches[2], batches[2]
-    assert torch.equal(one.pixel_values, other.pixel_values)
-    assert torch.equal(one.packed.input_ids, other.packed.input_ids)
-    assert not torch.equal(one.depth_m.mean(), batches[1].depth_m.mean())
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert torch.equal(value, other[key]), key
 
 
-def test_the_rate_rises_stays_and_falls():
-    training = TrainingConfig(model={}, steps=100, warm_up=10, decay=0.2)
-    rates = [rate_at(step, training) for step in range(100)]
-    assert rates[0] == 0.1 and rates[10:80] == [1.0] * 70
-    assert rates[90] == pytest.approx(0.5) and rates[99] == pytest.approx(0.05)
+def test_a_stopped_run_goes_on_exactly(exact, tmp_path):
+    run(exact, tmp_path / 'whole', **QUICK)
+    run(exact, tmp_path / 'parts', stop_at=2, **QUICK)
+    assert latest_state(tmp_path / 'parts').name == 'state-0000002'
+    run(exact, tmp_path / 'parts', **QUICK)
+    assert latest_state(tmp_path / 'parts').name == 'state-0000004'
+    assert_same(weights(tmp_path / 'whole'), weights(tmp_path / 'parts'))
+    assert rows(tmp_path / 'whole')[-1] == rows(tmp_path / 'parts')[-1]
+    assert [int(row['step']) for row in rows(tmp_path / 'parts')] == [0, 1, 3]
+    assert Predictor.from_pretrained(tmp_path / 'parts', device='cpu').config.canonical_fx == 64.0
 
 
-@pytest.mark.slow
-def test_one_batch_can_be_learnt_by_heart(batches, built, tiny_training):
-    training = replace(tiny_training, learning_rate=5e-3)
-    model, tokenizer, prompt = build(training, rooms=20)
-    naming = Naming(32)
-    optimiser = optimiser_of((model, naming), training)
-    batch = batches[0]
-    first = None
-    for _ in range(60):
-        parts = losses(model, naming, batch, training, torch.device('cpu'))
-        optimiser.zero_grad()
-        parts['total'].backward()
+def test_a_state_that_was_not_finished_does_not_count(exact, tmp_path):
+    run(exact, tmp_path, stop_at=1, **QUICK)
+    shutil.copytree(tmp_path / 'state-0000001', tmp_path / 'state-0000003.new')
+    assert latest_state(tmp_path).name == 'state-0000001'
+    run(exact, tmp_path, stop_at=2, **QUICK)
+    assert [p.name for p in tmp_path.glob('state-*')] == ['state-0000002']
+
+
+def test_a_state_of_the_first_version_goes_on(exact, tmp_path):
+    """The first version saved one file; what it knew is loaded, and the run goes on."""
+    run(exact, tmp_path, stop_at=2, **QUICK)
+    learner, optimiser = trained_by_hand(exact, steps=2)
+    shutil.rmtree(tmp_path / 'state-0000002')
+    torch.save({'step': 2, 'model': learner.model.state_dict(),
+                'naming': learner.naming.state_dict(), 'optimiser': optimiser.state_dict()},
+               tmp_path / FIRST_KIND)
+    run(exact, tmp_path, stop_at=3, **QUICK)
+    run(exact, tmp_path / 'other', stop_at=3, **QUICK)
+    moved, wanted = weights(tmp_path), weights(tmp_path / 'other')
+    for key in moved:
+        torch.testing.assert_close(moved[key], wanted[key], rtol=1e-4, atol=1e-4)
+
+
+def trained_by_hand(training, steps):
+    """Train as run() does, without it."""
+    from depthvlm_ros.training.stages import rate_at
+    model, tokenizer, prompt = build(training)
+    model.model.language_model.set_attn_implementation('eager')
+    encoder = Encoder(model.config, tokenizer, prompt)
+    rooms = open_source(training.sources[0], '.', encoder, training)
+    learner = Learner(model, training).train()
+    optimiser = optimiser_of(learner, training)
+    for step in range(steps):
+        optimiser.param_groups[0]['lr'] = rate_at(step, training.steps, training)
+        optimiser.param_groups[1]['lr'] = rate_at(step, training.steps, training)
+        batch = encoder.collate([(rooms.sample(2 * step + i), []) for i in range(2)])
+        learner.total(learner.means(learner(batch), batch.counts)).backward()
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), training.clip)
         optimiser.step()
-        first = first or parts
-    assert parts['language'] < 0.5 * first['language']
-    assert parts['depth'] < 0.7 * first['depth']
+        optimiser.zero_grad()
+    return learner, optimiser
 
 
-@pytest.mark.slow
-def test_a_stopped_run_goes_on_exactly(tiny_training, tmp_path):
-    options = {'workers': 0, 'save_every': 100}
-    run(tiny_training, tmp_path / 'whole', **options)
-    run(tiny_training, tmp_path / 'parts', stop_at=2, **options)
-    assert torch.load(tmp_path / 'parts' / STATE)['step'] == 2
-    run(tiny_training, tmp_path / 'parts', **options)
-    whole, parts = (torch.load(tmp_path / n / STATE) for n in ('whole', 'parts'))
-    assert whole['step'] == parts['step'] == 4
-    for key, value in whole['model'].items():
-        assert torch.equal(value, parts['model'][key]), key
-    predictor = Predictor.from_pretrained(tmp_path / 'parts', device='cpu')
-    assert predictor.config.canonical_fx == 64.0
+def test_stage_1_then_stage_2_from_a_plain_qwen3_vl(staged, exported, plain_qwen, tmp_path):
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    run(staged[0], first, data=exported, **QUICK)
+    plain, one = weights(plain_qwen), weights(first)
+    assert all(torch.equal(one[k], v) for k, v in plain.items())
+    run(replace(staged[1], start=str(first)), second, data=exported, **QUICK)
+    two = weights(second)
+    moved = {k.split('.')[0] + '.' + k.split('.')[1] for k in two
+             if not torch.equal(two[k], one[k])}
+    assert 'model.language_model' in moved and 'model.visual' not in moved
+    assert any(m.startswith('depth_head') for m in moved)
+    assert float(rows(second)[-1]['language']) > 0 == float(rows(first)[-1]['language'])
+    predictor = Predictor.from_pretrained(second, device='cpu')
+    image = cv2.imread(str(next((exported / 'rgb').glob('*.png'))))
+    view = predictor.look(image, Intrinsics.centred(image.shape[1], image.shape[0], 60.0))
+    assert np.isfinite(view.depth_m).all()
 
 
-def test_an_unknown_key_is_refused(tmp_path):
+def test_images_and_text_mixed_are_the_same_however_they_are_accumulated(
+        staged, exported, tmp_path):
+    both = replace(staged[1], steps=2, learning_rate=1e-3)
+    run(replace(both, batch_size=4, global_batch=4), tmp_path / 'whole', data=exported, **QUICK)
+    run(replace(both, batch_size=1, global_batch=4), tmp_path / 'parts', data=exported, **QUICK)
+    whole, parts = weights(tmp_path / 'whole'), weights(tmp_path / 'parts')
+    for key in whole:
+        torch.testing.assert_close(whole[key], parts[key], rtol=1e-3, atol=2e-5)
+    for name in ('depth', 'language'):
+        one, other = (float(rows(tmp_path / n)[-1][name]) for n in ('whole', 'parts'))
+        assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_broken_records_are_skipped_counted_and_told(staged, exported, tmp_path, caplog):
+    folder = shutil.copytree(exported, tmp_path / 'data')
+    images = sorted((folder / 'rgb').glob('*.png'))
+    images[0].write_bytes(images[0].read_bytes()[:200])
+    depths = sorted((folder / 'depth').glob('*.png'))
+    shape = cv2.imread(str(depths[1]), cv2.IMREAD_UNCHANGED).shape
+    cv2.imwrite(str(depths[1]), np.zeros(shape, np.uint16))
+    training = replace(staged[0], steps=4)  # 8 samples of 8 records
+    run(training, tmp_path / 'out', data=folder, **QUICK)
+    last = rows(tmp_path / 'out')[-1]
+    assert int(last['skipped']) >= 2
+    assert images[0].name in caplog.text and 'no valid pixel' in caplog.text
+    # The count goes on with the run.
+    run(replace(training, steps=5), tmp_path / 'out', data=folder, **QUICK)
+    assert int(rows(tmp_path / 'out')[-1]['skipped']) >= int(last['skipped'])
+
+
+def test_the_command_line_changes_fields(staged, exported, tmp_path):
     path = tmp_path / 'x.yaml'
-    path.write_text('model: {}\nstep: 3\n')
-    with pytest.raises(ValueError, match=r"x.yaml: does not know \['step'\]"):
-        TrainingConfig.load(path)
-    with pytest.raises(ValueError, match=r"config 'none': no such file, wanted a .yaml or one of"):
-        TrainingConfig.load('none')
-    with pytest.raises(ValueError, match='steps is 0, wanted >= 1'):
-        TrainingConfig(model={}, steps=0)
+    path.write_text(yaml.safe_dump({
+        'model': dict(staged[0].model), 'stage': 1, 'batch_size': 2,
+        'sources': [{'kind': 'annotated', 'annotations': 'annotations.jsonl', 'rgb_root': '.',
+                     'depth_root': '.'}]}))
+    main(['--config', str(path), '--out', str(tmp_path / 'out'), '--data', str(exported),
+          '--start', staged[0].start, '--set', 'batch_size=4', '--set', 'warm_up=1',
+          '--workers', '0', '--device', 'cpu'])
+    assert [row['samples'] for row in rows(tmp_path / 'out')] == ['4', '8']  # one epoch of 8
+
+
+def test_a_missing_source_is_named(staged, tmp_path):
+    gone = replace(staged[0], sources=(AnnotatedSource('gone.jsonl', '.', '.'),))
+    with pytest.raises(ValueError, match='gone.jsonl: no such file'):
+        run(gone, tmp_path, **QUICK)

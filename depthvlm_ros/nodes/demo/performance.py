@@ -39,8 +39,10 @@ DEPTH_MODULE = 'depthvlm_ros.nodes.depth_node'
 RELIABLE_INPUT = {'qos_overrides./image.subscription.reliability': 'reliable'}
 LONGEST_SIDE = 1280         # px; larger photos are scaled down, for the sake of their clouds
 ROOM_RATE_HZ = 10.0
-DEPTH_S = {'nano': 120.0}   # the longest wait for depth images; the embedded model takes seconds,
-LARGE_MODEL_S = 1800.0      # and a large one may have to be downloaded
+# The longest wait for depth images. The embedded model takes seconds, minutes on a machine that is
+# busy with other things; a large one may have to be downloaded.
+DEPTH_S = {'nano': 300.0}
+LARGE_MODEL_S = 1800.0
 CLOUD_S = 30.0
 ANSWER_S = 120.0
 REPORT_S = 5.0              # how often waiting is reported

@@ -1,0 +1,156 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Questions in words, to see whether language is kept: `python -m depthvlm_ros.benchmark.vqa --help`.
+
+Prints a table and, last, one line of JSON. An annotation file has a line of JSON a question:
+image, question, answers (those that are accepted), and where known fx (px) and kind.
+"""
+
+import argparse
+from collections import Counter, defaultdict
+import json
+from pathlib import Path
+import re
+import sys
+
+from depthvlm_ros.benchmark.annotations import enumerate_json_lines, read_rgb, RecordError
+from depthvlm_ros.benchmark.results import mean, provenance
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.model import Predictor
+from tqdm import tqdm
+
+ARTICLES = {'a', 'an', 'the'}
+ALL = 'all'  # the row over all kinds
+
+
+def normalise(text):
+    """Return the words of an answer: lower case, no punctuation, no articles."""
+    words = re.findall(r'-?\d+(?:\.\d+)?|[^\W\d_]+', text.lower())
+    return [word for word in words if word not in ARTICLES]
+
+
+def is_exact(answer, accepted):
+    """Tell whether an answer is one of those accepted."""
+    return normalise(answer) in [normalise(one) for one in accepted]
+
+
+def is_contained(answer, accepted):
+    """Tell whether an answer holds one of those accepted, as whole words in a row."""
+    words = normalise(answer)
+    for one in map(normalise, accepted):
+        if one and any(words[i:i + len(one)] == one for i in range(len(words) - len(one) + 1)):
+            return True
+    return False
+
+
+def read_questions(path):
+    """
+    Read an annotation file.
+
+    :return: list of dicts with image, question, answers, and maybe fx and kind.
+    :raises ValueError: a line that is no JSON, or lacks a field.
+    """
+    path = Path(path)
+    asked = []
+    for line, fields in enumerate_json_lines(path.read_text(encoding='utf-8'), path.name):
+        where = f'{path.name} line {line + 1}'
+        for name, kind in (('image', str), ('question', str), ('answers', list)):
+            if not isinstance(fields, dict) or not isinstance(fields.get(name), kind):
+                raise ValueError(f'{where}: {name} is missing or no {kind.__name__}, wanted '
+                                 'image, question and a list of answers')
+        if not fields['answers'] or not all(isinstance(a, str) for a in fields['answers']):
+            raise ValueError(f'{where}: answers is {fields["answers"]!r}, wanted some strings')
+        asked.append(fields)
+    return asked
+
+
+def camera_of(rgb, fx_px, predictor):
+    """Return the image's camera; without a focal length the model sees it at its own size."""
+    height, width = rgb.shape[:2]
+    return Intrinsics.centred(width, height, fx_px or predictor.config.canonical_fx)
+
+
+def measure(predictor, asked, image_root, max_tokens=64):
+    """
+    Ask every question; questions about one image that follow each other share one look.
+
+    :param predictor: model.Predictor.
+    :param asked: as read_questions gives them.
+    :return: dict: 'kinds': kind -> exact and contained (shares), asked; 'all' among them;
+        'skipped': reason -> count of questions.
+    """
+    right, skipped = defaultdict(list), Counter()
+    shown, view = None, None
+    for fields in tqdm(asked, unit='question', mininterval=1):
+        image = fields['image'], fields.get('fx')
+        if image != shown:
+            shown, view = image, look(predictor, fields, image_root)
+        if isinstance(view, RecordError):
+            skipped[view.reason] += 1
+            continue
+        answer = predictor.ask(view, fields['question'], max_tokens).text
+        judged = is_exact(answer, fields['answers']), is_contained(answer, fields['answers'])
+        right[ALL].append(judged)
+        if fields.get('kind'):
+            right[fields['kind']].append(judged)
+    kinds = {kind: {'exact': mean([exact for exact, _ in values]),
+                    'contained': mean([contained for _, contained in values]),
+                    'asked': len(values)}
+             for kind, values in right.items()}
+    return {'kinds': kinds, 'skipped': dict(skipped)}
+
+
+def look(predictor, fields, image_root):
+    """Look at a question's image; returns a View, or the RecordError that says why not."""
+    path = Path(image_root) / fields['image']
+    try:
+        rgb = read_rgb(path)
+        return predictor.look(rgb, camera_of(rgb, fields.get('fx'), predictor))
+    except RecordError as e:
+        error = e
+    except ValueError as e:
+        error = RecordError('prediction', f'{path}: {e}')
+    tqdm.write(f'skipped ({error.reason}): {error}', file=sys.stderr)
+    return error
+
+
+def print_table(result):
+    """Print the figures for people."""
+    print(f"{result['model']}: {result['annotations']}")
+    print(f'{"":10}    exact contained    asked')
+    for kind in sorted(result['kinds'], key=lambda kind: (kind == ALL, kind)):
+        values = result['kinds'][kind]
+        print(f"{kind:10} {values['exact']:8.3f} {values['contained']:9.3f} "
+              f"{values['asked']:8}")
+    for reason, count in result['skipped'].items():
+        print(f'skipped: {count} ({reason})')
+
+
+def main(args=None):
+    """Parse the command line, ask, print; returns 1 where nothing could be asked."""
+    parser = argparse.ArgumentParser(description=__doc__.split(': `')[0])
+    parser.add_argument('--annotations', required=True, metavar='FILE')
+    parser.add_argument('--image-root', metavar='DIR', help="the annotations' folder if left out")
+    parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--limit', type=int, default=0, help='first so many questions')
+    parser.add_argument('--max-tokens', type=int, default=64, help='of an answer')
+    options = parser.parse_args(args)
+    try:
+        asked = read_questions(options.annotations)[:options.limit or None]
+        predictor = Predictor.from_pretrained(options.model, device=options.device)
+    except ValueError as e:
+        print(f'vqa: {e}', file=sys.stderr)
+        return 2
+    root = options.image_root or Path(options.annotations).parent
+    result = {'model': options.model, 'annotations': str(options.annotations),
+              **measure(predictor, asked, root, options.max_tokens),
+              **provenance(predictor.device)}
+    print_table(result)
+    print(json.dumps(result))
+    return 0 if result['kinds'] else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

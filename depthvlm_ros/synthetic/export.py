@@ -1,0 +1,201 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Rooms as files: `python -m depthvlm_ros.synthetic.export --out DIR --count N`.
+
+annotations.jsonl with rgb/ and depth/ is a dataset in the DepthVLM-Bench format; questions.jsonl
+holds conversations to train on, and vqa.jsonl questions with the answers that are accepted.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import cv2
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.synthetic.cameras import FOCAL_RANGE
+from depthvlm_ros.synthetic.scene import Scene
+from depthvlm_ros.synthetic.walk import PERIOD_S
+from depthvlm_ros.synthetic.wording import DEPTH_ANSWER, DEPTH_QUESTION
+import numpy as np
+from tqdm import tqdm
+
+CANONICAL_FX_PX = 1000.0
+DEPTH_SCALE = 4000.0  # steps per metre: a quarter of a millimetre, 16.38 m at most
+POINTS = 10  # sparse points an image, as upstream draws
+IMAGE_MARK = '<image>\n'  # stands where a conversation shows its image
+
+# Kinds of question with a short answer that needs no tolerance.
+VQA_KINDS = ('closer', 'count', 'side', 'what', 'absent')
+NONE_WORDS = ['0', 'no', 'none', 'zero']
+NUMBER_WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
+
+
+def draw_export_camera(rng, width, height):
+    """
+    Draw a camera that the format can say: square pixels and centred, its fx to two decimals.
+
+    :param rng: what it is drawn with.
+    """
+    fx_px = width * math.exp(rng.uniform(*map(math.log, FOCAL_RANGE)))
+    return Intrinsics.centred(width, height, round(fx_px, 2))
+
+
+def annotation_of(frame, name, scene, rng):
+    """
+    Annotate a frame in the released format, all fields of it.
+
+    :param name: of its files, without the ending.
+    :param scene: what the room is called.
+    :param rng: what the sparse points are drawn with.
+    :return: dict for one line of JSON.
+    """
+    k = frame.intrinsics
+    stored = stored_depth(frame.depth_m)
+    rows, columns = np.nonzero(stored)
+    chosen = rng.choice(rows.size, min(POINTS, rows.size), replace=False)
+    return {
+        'scene': scene,
+        'image': f'rgb/{name}.png',
+        'depth_path': f'depth/{name}.png',
+        'depth_scale': DEPTH_SCALE,
+        'original_rgb_size': [k.width, k.height],
+        'original_depth_size': [k.width, k.height],
+        'original_fx': k.fx,
+        'canonical_fx': CANONICAL_FX_PX,
+        'canonical_size': list(k.size_at_focal(CANONICAL_FX_PX)),
+        'prompt': DEPTH_QUESTION,
+        'solution': DEPTH_ANSWER,
+        'pixel_coords': [[int(columns[i]), int(rows[i])] for i in chosen],
+        'depth': [round(float(stored[rows[i], columns[i]]) / DEPTH_SCALE, 4) for i in chosen],
+        'depth_type': 'z_depth'}
+
+
+def stored_depth(depth_m):
+    """
+    Return depth as a 16-bit PNG holds it: metres times DEPTH_SCALE, rounded, 0 invalid.
+
+    :param depth_m: (H, W) metres.
+    :raises ValueError: a depth beyond what 16 bits hold.
+    """
+    steps = np.round(np.asarray(depth_m, np.float64) * DEPTH_SCALE)
+    if steps.max() > 65535:
+        raise ValueError(f'a depth is {np.max(depth_m):.2f} m, wanted at most '
+                         f'{65535 / DEPTH_SCALE:.2f} m')
+    return steps.astype(np.uint16)
+
+
+def conversations_of(frame, name, seed):
+    """
+    Write a frame's questions as conversations, one each.
+
+    :param seed: of what is asked, and in which words.
+    :return: list of dicts: image, fx (px), kind, and messages of a user and an assistant.
+    """
+    return [{'image': f'rgb/{name}.png', 'fx': frame.intrinsics.fx, 'kind': kind,
+             'messages': [{'role': 'user', 'content': IMAGE_MARK + question},
+                          {'role': 'assistant', 'content': answer}]}
+            for question, answer, kind in frame.questions(seed)]
+
+
+def vqa_of(frame, name, seed):
+    """
+    Write a frame's questions that have short answers, with the answers that are accepted.
+
+    :param seed: of what is asked, and in which words.
+    :return: list of dicts: image, fx (px), kind, question, answers.
+    """
+    return [{'image': f'rgb/{name}.png', 'fx': frame.intrinsics.fx, 'kind': kind,
+             'question': question, 'answers': accepted_answers(kind, answer)}
+            for question, answer, kind in frame.questions(seed) if kind in VQA_KINDS]
+
+
+def accepted_answers(kind, answer):
+    """
+    Return what is accepted in place of an exact answer, itself first.
+
+    None of it stands in a wrong answer of the same form.
+
+    :param kind: one of VQA_KINDS.
+    :param answer: as Frame.questions gives it.
+    """
+    text = answer.rstrip('.')
+    if kind == 'closer':
+        label = text.rpartition(' so the ')[2].removesuffix(' is closer')
+        return [answer, f'the {label} is closer', f'{label} is nearer']
+    if kind == 'side':
+        return [answer, 'left' if ' left ' in f' {text} ' else 'right']
+    if kind == 'what':
+        return [answer, text.removeprefix('The ').partition(',')[0]]
+    if kind == 'absent':
+        return [answer, text.removesuffix(' in the image')]
+    number = text.split()[2]
+    if number == 'no':
+        return [answer, *NONE_WORDS]
+    return [answer, number, *NUMBER_WORDS[int(number):int(number) + 1]]
+
+
+def export(out, count, seed=0, split='held_out', width=640, height=480):
+    """
+    Write rooms to a folder.
+
+    :param out: the folder; files of the same names are replaced.
+    :param count: how many rooms, one image each.
+    :param seed: of the first room.
+    :param split: 'train' or 'held_out'.
+    :param width: of the images, px.
+    :param height: of the images, px.
+    :raises ValueError: a count below 1, another split, or a negative seed.
+    :raises OSError: a file that cannot be written.
+    """
+    if count < 1:
+        raise ValueError(f'count is {count}, wanted at least 1')
+    out = Path(out)
+    for folder in ('rgb', 'depth'):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    with open(out / 'annotations.jsonl', 'w', encoding='utf-8') as annotations, \
+            open(out / 'questions.jsonl', 'w', encoding='utf-8') as questions, \
+            open(out / 'vqa.jsonl', 'w', encoding='utf-8') as vqa:
+        for room in tqdm(range(seed, seed + count), unit='room', mininterval=1):
+            scene = Scene.random(room, split)
+            rng = np.random.default_rng([room, width, height])
+            camera = draw_export_camera(rng, width, height)
+            frame = scene.render(camera, scene.pose_at(rng.uniform(0, PERIOD_S)))
+            name = f'{split}_{room:06d}'
+            write_png(out / 'rgb' / f'{name}.png', frame.rgb[..., ::-1])
+            write_png(out / 'depth' / f'{name}.png', stored_depth(frame.depth_m))
+            write_lines(annotations, [annotation_of(frame, name, f'{split} {room}', rng)])
+            write_lines(questions, conversations_of(frame, name, room))
+            write_lines(vqa, vqa_of(frame, name, room))
+
+
+def write_png(path, pixels):
+    """Write an image, blue first, or one of 16-bit depth."""
+    if not cv2.imwrite(str(path), pixels):
+        raise OSError(f'{path}: not written')
+
+
+def write_lines(file, values):
+    """Write values as lines of JSON."""
+    for value in values:
+        file.write(json.dumps(value) + '\n')
+
+
+def main(args=None):
+    """Parse the command line and export."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser.add_argument('--out', required=True, help='folder')
+    parser.add_argument('--count', type=int, required=True, help='rooms, one image each')
+    parser.add_argument('--seed', type=int, default=0, help='of the first room')
+    parser.add_argument('--split', choices=('held_out', 'train'), default='held_out')
+    parser.add_argument('--width', type=int, default=640, help='px')
+    parser.add_argument('--height', type=int, default=480, help='px')
+    options = parser.parse_args(args)
+    export(options.out, options.count, options.seed, options.split, options.width,
+           options.height)
+    print(f'{options.out}: annotations.jsonl, questions.jsonl, vqa.jsonl')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,182 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+import math
+import pickle
+
+from depthvlm_ros.benchmark.annotations import (
+    dataset_of,
+    read_annotations,
+    read_depth,
+    read_rgb,
+    RecordError,
+)
+from depthvlm_ros.camera import Intrinsics
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize(('file', 'name', 'min_m', 'max_m'), [
+    ('argoverse_pixel_depth_test.jsonl', 'Argoverse2', 0.05, 120),
+    ('waymo_pixel_depth_test.jsonl', 'Waymo', 0.05, 70),
+    ('ddad_pixel_depth_val.jsonl', 'DDAD', 0.05, 120),
+    ('nuscenes_pixel_depth_test.jsonl', 'nuScenes', 0.05, 80),
+    ('eth3d_pixel_depth_all.jsonl', 'ETH3D', 0.01, 50),
+    ('scannetpp_pixel_depth_val.jsonl', 'ScanNet++', 0.001, 10),
+    ('sunrgbd_pixel_depth_test.jsonl', 'SUN RGB-D', 0.005, 8),
+    ('ibims1_pixel_depth_test.jsonl', 'iBims-1', 0.005, 25),
+    ('nyuv2_pixel_depth_test.jsonl', 'NYUv2', 0.005, 10)])
+def test_the_released_names_tell_the_nine_datasets(file, name, min_m, max_m):
+    dataset = dataset_of(f'/somewhere/annotations/{file}')
+    assert (dataset.name, dataset.min_m, dataset.max_m) == (name, min_m, max_m)
+
+
+def test_a_name_comes_before_its_folders():
+    assert dataset_of('/data/waymo/ddad_val.jsonl').name == 'DDAD'
+    assert dataset_of('/data/waymo/val.jsonl').name == 'Waymo'
+    assert dataset_of('/data/rooms/annotations.jsonl').name == 'rooms'
+    assert dataset_of('/data/rooms/annotations.jsonl').max_m == math.inf
+
+
+def test_every_field_of_a_record(bench):
+    fields = bench.add('a', np.full((4, 6), 2.0), rgb_size=(8, 12), fx_px=800.0,
+                       pixel_coords=[[5, 1], [0, 3]], depth=[2.5, 1.0],
+                       mask_valid_path='/m/v.png', mask_transp_path='m/t.png',
+                       prompt='How deep?', solution='So deep.')
+    record, = read_annotations(bench.annotate('nyuv2.jsonl', fields))
+    assert record.dataset.name == 'NYUv2'
+    assert (record.rgb_size, record.depth_size, record.canonical_size) == (
+        (8, 12), (4, 6), (10, 15))
+    assert record.points.tolist() == [[5, 1], [0, 3]]
+    assert record.point_depth_m.tolist() == [2.5, 1.0]
+    assert record.mask_paths == ('m/v.png', 'm/t.png')
+    assert (record.prompt, record.solution) == ('How deep?', 'So deep.')
+    assert record.camera(8, 12) == Intrinsics.centred(12, 8, 800.0)
+    assert record.camera(4, 6) == Intrinsics.centred(6, 4, 400.0)
+
+
+def test_a_json_list_is_read_too(bench):
+    path = bench.annotate('a.json', [bench.add('a', np.ones((2, 2)))])
+    assert [record.image for record in read_annotations(path)] == ['rgb/a.png']
+
+
+@pytest.mark.parametrize(('change', 'told'), [
+    ({'image': None}, 'image path'),
+    ({'depth_type': 'inverse'}, "'inverse'"),
+    ({'depth_format': 'exr'}, "'exr'"),
+    ({'depth_scale': -1}, 'depth_scale is -1'),
+    ({'original_fx': 0}, 'original_fx is 0'),
+    ({'original_rgb_size': [4]}, r'original_rgb_size is \[4\]'),
+    ({'pixel_coords': [[0, 0]], 'depth': [1, 2]}, '2 values, pixel_coords 1'),
+])
+def test_a_wrong_field_is_named_with_its_line(bench, change, told):
+    good = bench.add('a', np.ones((2, 2)))
+    path = bench.annotate('a.jsonl', good, {**good, **change})
+    with pytest.raises(ValueError, match=f'a.jsonl line 2.*{told}'):
+        read_annotations(path)
+
+
+def test_a_line_that_is_no_json_is_named(tmp_path):
+    (tmp_path / 'a.jsonl').write_text('{"image": "a"}\n\n{"image": \n')
+    with pytest.raises(ValueError, match=r'a\.jsonl line 3'):
+        read_annotations(tmp_path / 'a.jsonl')
+
+
+def read_one(bench, file='rooms.jsonl', **fields):
+    record, = read_annotations(bench.annotate(file, fields))
+    return read_depth(record, bench.root)
+
+
+def test_depth_is_scaled_and_the_range_applied(bench):
+    fields = bench.add('a', np.zeros((1, 5)))
+    bench.png('depth/a.png', [[0, 4, 8, 64000, 65535]])
+    depth_m = read_one(bench, 'sunrgbd.jsonl', **{**fields, 'depth_scale': 8000.0})
+    # 0.5 mm is nearer than 5 mm, and 8.19 m farther than 8 m: none of them counts.
+    np.testing.assert_array_equal(depth_m, [[np.nan, np.nan, np.nan, 8.0, np.nan]])
+    assert depth_m.dtype == np.float32
+
+
+def test_both_masks_take_depth_away_at_any_size(bench):
+    fields = bench.add('a', np.full((2, 4), 3.0))
+    bench.png('m/valid.png', [[255, 255, 255, 0], [255] * 4], np.uint8)
+    bench.png('m/transp.png', [[0, 255]], np.uint8)
+    depth_m = read_one(bench, **fields, mask_valid_path='m/valid.png',
+                       mask_transp_path='m/transp.png')
+    np.testing.assert_array_equal(
+        depth_m, [[np.nan, np.nan, 3, np.nan], [np.nan, np.nan, 3, 3]])
+
+
+def test_bare_float32_at_the_recorded_size(bench):
+    fields = bench.add('a', np.zeros((2, 3)), depth_format='binary_float32')
+    values = np.array([1, np.inf, 3, 4, np.nan, 0], '<f4')
+    values.tofile(bench.root / 'depth/a.png')
+    np.testing.assert_array_equal(
+        read_one(bench, **fields), [[1, np.nan, 3], [4, np.nan, np.nan]])
+    values[:5].tofile(bench.root / 'depth/a.png')
+    with pytest.raises(RecordError, match='holds 5 numbers, wanted 2 rows of 3') as error:
+        read_one(bench, **fields)
+    assert error.value.reason == 'depth'
+
+
+def test_distance_along_the_ray_becomes_depth(bench):
+    # A wall 2 m off, seen by a camera of twice the depth image's resolution.
+    k = Intrinsics.centred(9, 7, 5.0)
+    v, u = np.indices((7, 9))
+    distance_m = 2 * np.sqrt(1 + ((u - k.cx) / k.fx) ** 2 + ((v - k.cy) / k.fy) ** 2)
+    fields = bench.add('a', distance_m, rgb_size=(14, 18), fx_px=10.0)
+    stored = read_one(bench, **fields)
+    assert stored[0, 0] > 2.5
+    depth_m = read_one(bench, **{**fields, 'depth_type': 'euclidean'})
+    np.testing.assert_allclose(depth_m, 2.0, atol=1e-3)
+
+
+@pytest.mark.parametrize(('spoil', 'reason'), [
+    (lambda root: (root / 'depth/a.png').unlink(), 'depth'),
+    (lambda root: (root / 'depth/a.png').write_bytes(b'no image'), 'depth'),
+    (lambda root: cut(root / 'depth/a.png'), 'depth'),
+    (lambda root: (root / 'm.png').unlink(), 'mask')])
+def test_a_broken_file_says_which(bench, spoil, reason):
+    fields = bench.add('a', np.random.default_rng(0).uniform(1, 9, (40, 40)),
+                       mask_valid_path='m.png')
+    bench.png('m.png', np.full((40, 40), 255), np.uint8)
+    read_one(bench, **fields)
+    spoil(bench.root)
+    with pytest.raises(RecordError, match=r'\.png') as error:
+        read_one(bench, **fields)
+    assert error.value.reason == reason
+
+
+def cut(path):
+    """Cut a file short."""
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def test_no_valid_pixel_is_an_error_of_its_own(bench):
+    fields = bench.add('a', np.full((3, 3), 12.0))
+    with pytest.raises(RecordError, match='no valid pixel') as error:
+        read_one(bench, 'nyuv2.jsonl', **fields)
+    assert error.value.reason == 'empty'
+
+
+def test_a_cut_image_is_not_half_an_image(bench):
+    rgb = np.random.default_rng(0).integers(0, 255, (40, 40, 3))
+    bench.png('rgb/a.png', rgb[..., ::-1], np.uint8)
+    bench.png('rgb/a.jpg', rgb[..., ::-1], np.uint8)
+    np.testing.assert_array_equal(read_rgb(bench.root / 'rgb/a.png'), rgb)
+    for name in ('a.png', 'a.jpg'):
+        cut(bench.root / 'rgb' / name)
+        with pytest.raises(RecordError, match=name):
+            read_rgb(bench.root / 'rgb' / name)
+
+
+def test_an_error_travels_between_processes():
+    error = pickle.loads(pickle.dumps(RecordError('mask', 'm.png: gone')))
+    assert (error.reason, str(error)) == ('mask', 'm.png: gone')
+
+
+def test_a_record_without_a_focal_length_has_no_camera(bench):
+    fields = bench.add('a', np.ones((2, 2)), original_fx=None, canonical_size=None)
+    record, = read_annotations(bench.annotate('a.jsonl', fields))
+    assert record.canonical_size is None
+    with pytest.raises(RecordError, match='original_fx'):
+        record.camera(2, 2)

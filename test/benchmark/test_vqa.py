@@ -1,0 +1,86 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+from types import SimpleNamespace
+
+from depthvlm_ros.benchmark import vqa
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.synthetic.export import export
+import pytest
+
+
+@pytest.mark.parametrize(('answer', 'accepted', 'exact', 'contained'), [
+    ('The red box.', ['red box'], True, True),
+    ('It is a Red Box!', ['red box'], False, True),
+    ('There are 12 boxes.', ['2'], False, False),
+    ('about 2.5 m', ['2.5'], False, True),
+    ('about 2.5 m', ['5'], False, False),
+    ('boxes', ['box'], False, False),
+    ('red blue box', ['red box'], False, False),
+    ('blue', ['red', 'Blue'], True, True),
+    ('', ['red'], False, False),
+    ('anything', ['.'], False, False)])
+def test_matching(answer, accepted, exact, contained):
+    assert vqa.is_exact(answer, accepted) is exact
+    assert vqa.is_contained(answer, accepted) is contained
+
+
+class Parrot:
+    """Answers every question with its own words, and counts its looks."""
+
+    config = SimpleNamespace(canonical_fx=500.0)
+
+    def __init__(self):
+        self.looks = []
+
+    def look(self, rgb, intrinsics):
+        self.looks.append(intrinsics)
+        return rgb
+
+    def ask(self, view, question, max_tokens):
+        return SimpleNamespace(text=question)
+
+
+def test_questions_about_one_image_share_a_look(bench):
+    bench.image('a.png', 6, 8)
+    bench.image('b.png', 6, 8)
+    asked = [{'image': image, 'question': question, 'answers': ['red'], 'kind': kind, **fx}
+             for image, question, kind, fx in (
+                 ('a.png', 'Red', 'x', {}), ('a.png', 'is it red', 'x', {}),
+                 ('b.png', 'blue', 'y', {'fx': 30.0}), ('c.png', 'red', 'y', {}))]
+    parrot = Parrot()
+    result = vqa.measure(parrot, asked, bench.root)
+    assert parrot.looks == [Intrinsics.centred(8, 6, 500.0), Intrinsics.centred(8, 6, 30.0)]
+    assert result['kinds'] == {
+        'x': {'exact': 0.5, 'contained': 1.0, 'asked': 2},
+        'y': {'exact': 0.0, 'contained': 0.0, 'asked': 1},
+        'all': {'exact': pytest.approx(1 / 3), 'contained': pytest.approx(2 / 3), 'asked': 3}}
+    assert result['skipped'] == {'image': 1}
+
+
+@pytest.mark.parametrize('line', [
+    '{"image": "a.png", "question": "What?"}', '{"image": "a.png", "question": "What?", '
+    '"answers": []}', '{"image": 3, "question": "What?", "answers": ["a"]}', '[]', '{'])
+def test_a_wrong_line_is_named(tmp_path, line):
+    (tmp_path / 'q.jsonl').write_text(line)
+    with pytest.raises(ValueError, match=r'q\.jsonl line 1'):
+        vqa.read_questions(tmp_path / 'q.jsonl')
+
+
+def test_an_untrained_model_on_exported_rooms(tiny_checkpoint, tmp_path, capsys):
+    export(tmp_path, 1, width=64, height=48)
+    code = vqa.main(['--annotations', str(tmp_path / 'vqa.jsonl'), '--limit', '3',
+                     '--model', str(tiny_checkpoint), '--device', 'cpu', '--max-tokens', '4'])
+    out = capsys.readouterr().out
+    assert code == 0
+    result = json.loads(out.splitlines()[-1])
+    assert result['kinds']['all']['asked'] == 3
+    assert result['kinds']['all']['exact'] == 0.0
+    assert 'contained' in out.splitlines()[1]
+
+
+def test_a_missing_model_is_told(tmp_path, capsys):
+    (tmp_path / 'q.jsonl').write_text('{"image": "a", "question": "b", "answers": ["c"]}')
+    assert vqa.main(['--annotations', str(tmp_path / 'q.jsonl'), '--model', '/no/model']) == 2
+    assert '/no/model' in capsys.readouterr().err

@@ -1,0 +1,93 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+
+import cv2
+from depthvlm_ros.benchmark.annotations import RecordError
+from depthvlm_ros.training.chats import Chat, Chats, read_chat
+from depthvlm_ros.training.config import ChatSource
+from depthvlm_ros.training.samples import Encoder
+from depthvlm_ros.training.start import build
+import numpy as np
+import pytest
+import torch
+
+
+def said(*turns):
+    return [{'role': role, 'content': content} for role, content in turns]
+
+
+@pytest.mark.parametrize(('fields', 'chat'), [
+    ({'messages': said(('user', '<image>\nWhat?'), ('assistant', 'A cup.')), 'image': 'a.png'},
+     Chat([('What?', 'A cup.')], 'a.png')),
+    ({'messages': said(('user', 'What?\n<image>'), ('assistant', 'A cup.')),
+      'images': ['a.png'], 'fx': 50.0},
+     Chat([('What?', 'A cup.')], 'a.png', 50.0)),
+    ({'messages': said(
+        ('system', 'Be kind.'),
+        ('user', [{'type': 'image', 'image': 'a.png'}, {'type': 'text', 'text': 'What?'}]),
+        ('assistant', [{'type': 'text', 'text': 'A cup.'}]))},
+     Chat([('What?', 'A cup.')], 'a.png')),
+    ({'conversations': [{'from': 'human', 'value': 'One?'}, {'from': 'gpt', 'value': 'Two.'},
+                        {'from': 'human', 'value': 'Three?'}, {'from': 'gpt', 'value': 'Four.'}]},
+     Chat([('One?', 'Two.'), ('Three?', 'Four.')]))])
+def test_the_common_forms_are_read(fields, chat):
+    assert read_chat(fields) == chat
+
+
+@pytest.mark.parametrize(('fields', 'said_of_it'), [
+    ({'question': 'What?'}, r"has \['question'\], wanted messages or conversations"),
+    ({'messages': said(('user', 'What?'))}, r"turns \['user'\], wanted user and assistant"),
+    ({'messages': said(('user', 'A'), ('user', 'B'))}, 'wanted user and assistant in turn'),
+    ({'messages': []}, 'wanted'),
+    ({'messages': said(('user', 3), ('assistant', 'B'))}, 'holds int, wanted text or parts'),
+    ({'messages': said(('user', 'A'), ('assistant', 'B')), 'images': ['a', 'b']},
+     'has 2 images, wanted at most one')])
+def test_other_forms_are_refused(fields, said_of_it):
+    with pytest.raises(ValueError, match=said_of_it):
+        read_chat(fields)
+
+
+@pytest.fixture(scope='module')
+def encoder(tiny_training):
+    model, tokenizer, prompt = build(tiny_training)
+    return Encoder(model.config, tokenizer, prompt)
+
+
+def chats_of(folder, encoder, *records):
+    (folder / 'chats.jsonl').write_text('\n'.join(
+        r if isinstance(r, str) else json.dumps(r) for r in records))
+    return Chats(ChatSource('chats.jsonl'), folder, encoder)
+
+
+def test_text_alone_has_no_image_token(encoder, tmp_path):
+    chats = chats_of(tmp_path, encoder,
+                     {'messages': said(('user', 'One?'), ('assistant', 'Two.'))})
+    sample = chats.sample(0)
+    assert len(chats) == 1 and sample.pixel_values is None
+    ids = [*sample.row.prefix, *sample.row.talks[0][0]]
+    assert encoder.tokenizer.decode(ids) == (
+        '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nOne?'
+        '<|im_end|>\n<|im_start|>assistant\nTwo.<|im_end|>')
+
+
+def test_an_image_is_brought_to_the_canonical_focal_length_where_its_own_is_known(
+        encoder, tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.full((96, 128, 3), 90, np.uint8))
+    turns = said(('user', 'One?'), ('assistant', 'Two.'))
+    chats = chats_of(tmp_path, encoder, {'messages': turns, 'image': 'a.png'},
+                     {'messages': turns, 'image': 'a.png', 'fx': 32.0})
+    assert torch.equal(chats.sample(0).grid_thw, torch.tensor([[1, 6, 8]]))
+    assert torch.equal(chats.sample(1).grid_thw, torch.tensor([[1, 12, 16]]))
+    assert chats.sample(0).depth_m is None
+
+
+@pytest.mark.parametrize(('record', 'reason'), [
+    ('{', 'record'), ({'messages': []}, 'record'), ([1], 'record'),
+    ({'messages': said(('user', 'A'), ('assistant', 'B')), 'image': 'none.png'}, 'image'),
+    ({'messages': [3], 'image': 'none.png'}, 'record')])
+def test_what_cannot_be_used_says_why(encoder, tmp_path, record, reason):
+    with pytest.raises(RecordError) as caught:
+        chats_of(tmp_path, encoder, record).sample(0)
+    assert caught.value.reason == reason

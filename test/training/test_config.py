@@ -1,0 +1,94 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+from dataclasses import fields, replace
+
+from depthvlm_ros.training.config import (
+    AnnotatedSource,
+    ChatSource,
+    CONFIGS,
+    RoomSource,
+    TrainingConfig,
+)
+from depthvlm_ros.training.start import build
+import pytest
+import yaml
+
+
+def test_the_papers_recipe_stands_in_the_configs():
+    one, two = (TrainingConfig.load(f'released_4b_stage{n}') for n in (1, 2))
+    assert (one.stage, one.learning_rate, one.warm_up, one.global_batch) == (1, 3.5e-4, 0.04, 2560)
+    assert (two.stage, two.learning_rate, two.warm_up, two.global_batch) == (2, 2e-5, 0.05, 640)
+    assert one.start == 'Qwen/Qwen3-VL-4B-Instruct' and two.start == ''
+    for stage in (one, two):
+        assert (stage.schedule, stage.clip, stage.precision, stage.seed, stage.steps) == (
+            'cosine', 1.0, 'bf16', 42, 0)
+        assert stage.gradient_checkpointing and not stage.thaw_vision
+        assert (stage.depth_weight, stage.log_l1_weight, stage.naming_weight) == (1.0, 0.0, 0.0)
+        assert len(stage.sources) == 8
+
+
+def test_every_dataset_of_the_recipe_has_its_range():
+    from depthvlm_ros.benchmark.annotations import dataset_of
+    sources = TrainingConfig.load('released_4b_stage1').sources
+    assert {dataset_of(s.annotations).name for s in sources} == {
+        'Argoverse2', 'Waymo', 'DDAD', 'nuScenes', 'ScanNet++', 'HM3D', 'Taskonomy',
+        'Matterport3D'}
+
+
+def test_nano_is_a_small_model_on_rooms():
+    nano = TrainingConfig.load('nano')
+    assert [type(s) for s in nano.sources] == [RoomSource] and nano.thaw_vision
+    model, _, _ = build(replace(nano, vocab_rooms=20))
+    assert 4e6 < sum(p.numel() for p in model.parameters()) < 6e6
+
+
+def test_fields_and_sources_are_read(tmp_path):
+    path = tmp_path / 'x.yaml'
+    path.write_text(yaml.safe_dump({'stage': 1, 'start': 'a/b', 'sources': [
+        {'kind': 'annotated', 'annotations': 'a.jsonl', 'rgb_root': 'rgb', 'depth_root': 'd',
+         'range_m': [1, 2]},
+        {'kind': 'chats', 'file': 'q.jsonl', 'share': 0.1},
+        {'kind': 'rooms', 'share': 0.2, 'native_px': [100, 120]}]}))
+    training = TrainingConfig.load(path, steps=3)
+    assert training.stage == 1 and training.start == 'a/b' and training.steps == 3
+    assert training.sources == (
+        AnnotatedSource('a.jsonl', 'rgb', 'd', range_m=(1, 2)),
+        ChatSource('q.jsonl', share=0.1), RoomSource(share=0.2, native_px=(100, 120)))
+
+
+@pytest.mark.parametrize(('text', 'said'), [
+    ('step: 3', r"x.yaml: does not know \['step'\]"),
+    ('steps: -1', 'steps is -1, wanted >= 0'),
+    ('stage: 3', r'stage is 3, wanted one of \(1, 2\)'),
+    ('schedule: linear', "schedule is 'linear', wanted one of"),
+    ('precision: fp8', "precision is 'fp8', wanted one of"),
+    ('learning_rate: 0', 'learning_rate is 0, wanted > 0'),
+    ('decay: 2', 'decay is 2, wanted a share'),
+    ('sources: []', 'sources is empty, wanted at least one'),
+    ('sources: [{kind: video}]', "a source is of kind 'video', wanted one of"),
+    ('sources: [{kind: chats}]', "missing 1 required positional argument: 'file'"),
+    ('sources: [{kind: rooms, share: 2}]', r'share of a source is 2, wanted one in \(0, 1\]'),
+    ('{', 'x.yaml: while parsing')])
+def test_what_is_wrong_with_a_file_is_said(tmp_path, text, said):
+    path = tmp_path / 'x.yaml'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        TrainingConfig.load(path)
+
+
+def test_a_name_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"config 'none': no such file, wanted a .yaml or one of"):
+        TrainingConfig.load('none')
+
+
+def test_the_sharded_launch_is_one_that_accelerate_reads():
+    config_args = pytest.importorskip('accelerate.commands.config.config_args')
+    path = CONFIGS.parent / 'accelerate' / 'fsdp.yaml'
+    config = config_args.load_config_from_file(str(path))
+    assert config.distributed_type == 'FSDP' and config.mixed_precision == 'bf16'
+    known = {f.name for f in fields(config)}
+    assert set(yaml.safe_load(path.read_text())) <= known
+    from transformers.models.qwen3_vl import modeling_qwen3_vl
+    for name in config.fsdp_config['fsdp_transformer_layer_cls_to_wrap'].split(','):
+        assert hasattr(modeling_qwen3_vl, name)

@@ -1,0 +1,73 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+from dataclasses import replace
+
+from depthvlm_ros.training.config import TrainingConfig
+from depthvlm_ros.training.mixture import open_source
+from depthvlm_ros.training.samples import Encoder
+from depthvlm_ros.training.stages import optimiser_of, rate_at
+from depthvlm_ros.training.start import build
+from depthvlm_ros.training.train import open_accelerator, prepare_learner, train_step
+import pytest
+import torch
+
+GROUPS = ('model.visual', 'model.language_model', 'lm_head', 'depth_head')
+
+
+def moved_by_a_step(training):
+    """
+    Make one step over rooms.
+
+    :return: the names of all parameters, of those that moved, and of those that may.
+    """
+    accelerator = open_accelerator('cpu')
+    model, tokenizer, prompt = build(training)
+    encoder = Encoder(model.config, tokenizer, prompt)
+    rooms = open_source(training.sources[0], '.', encoder, training)
+    batch = encoder.collate([(rooms.sample(i), []) for i in range(2)])
+    learner = prepare_learner(model, training, accelerator)
+    learner, optimiser = accelerator.prepare(learner, optimiser_of(learner, training))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    train_step(accelerator, learner, optimiser, [batch], training.clip)
+    moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    may = {k for k, v in model.named_parameters(remove_duplicate=False) if v.requires_grad}
+    return set(before), moved, may
+
+
+@pytest.mark.parametrize(('stage', 'thaw', 'trained'), [
+    (1, False, {'depth_head'}),
+    (2, False, {'model.language_model', 'lm_head', 'depth_head'}),
+    (2, True, set(GROUPS))])
+def test_a_stage_moves_its_parameters_and_no_others(tiny_training, stage, thaw, trained):
+    untied = {**tiny_training.model, 'tie_word_embeddings': False}
+    names, moved, may = moved_by_a_step(replace(
+        tiny_training, model=untied, stage=stage, thaw_vision=thaw, naming_weight=0.0,
+        learning_rate=1e-2, weight_decay=0.1))
+    assert {g for g in GROUPS if any(n.startswith(g) for n in moved)} == trained
+    # All of a trained group moves but what no gradient reaches in two images.
+    belonging = {n for n in names if n.startswith(tuple(trained))}
+    assert len(moved) > 0.9 * len(belonging)
+    assert moved <= belonging == may
+
+
+def test_thawing_vision_in_stage_1_is_refused():
+    with pytest.raises(ValueError, match='thaw_vision is true in stage 1, wanted stage 2'):
+        TrainingConfig(stage=1, thaw_vision=True)
+
+
+def test_a_trapezoid_rises_stays_and_falls():
+    training = TrainingConfig(schedule='trapezoid', learning_rate=2.0, warm_up=10, decay=0.2)
+    rates = [rate_at(step, 100, training) / 2 for step in range(100)]
+    assert rates[0] == 0.1 and rates[10:80] == [1.0] * 70
+    assert rates[90] == pytest.approx(0.5) and rates[99] == pytest.approx(0.05)
+
+
+def test_a_cosine_warms_up_for_its_share_and_ends_at_zero():
+    training = TrainingConfig(schedule='cosine', learning_rate=1.0, warm_up=0.04)
+    rates = [rate_at(step, 100, training) for step in range(101)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert rates[52] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.0)
+    assert all(a > b for a, b in zip(rates[4:], rates[5:]))
