@@ -99,6 +99,7 @@ class RunLog:
             return []
         with open(self.path, newline='') as file:
             rows = csv.DictReader(file)
-            if tuple(rows.fieldnames or ()) != COLUMNS:
-                return []
-            return [row for row in rows if int(row['step']) < first]
+            if tuple(rows.fieldnames or ()) == COLUMNS:
+                return [row for row in rows if int(row['step']) < first]
+        self.path.rename(self.path.with_name('log-before.csv'))  # of a version that logged else
+        return []

@@ -73,8 +73,11 @@ def test_a_state_of_the_first_version_goes_on(exact, tmp_path):
     torch.save({'step': 2, 'model': learner.model.state_dict(),
                 'naming': learner.naming.state_dict(), 'optimiser': optimiser.state_dict()},
                tmp_path / FIRST_KIND)
+    (tmp_path / 'log.csv').write_text('0,1.5,7.2\n')
     run(exact, tmp_path, stop_at=3, **QUICK)
     run(exact, tmp_path / 'other', stop_at=3, **QUICK)
+    assert (tmp_path / 'log-before.csv').read_text() == '0,1.5,7.2\n'
+    assert [row['step'] for row in rows(tmp_path)] == ['2']
     moved, wanted = weights(tmp_path), weights(tmp_path / 'other')
     for key in moved:
         torch.testing.assert_close(moved[key], wanted[key], rtol=1e-4, atol=1e-4)
