@@ -97,8 +97,10 @@ class TrainingConfig:
     :param clip: norm to which gradients are clipped.
     :param depth_weight: of the depth loss beside the language loss.
     :param log_l1_weight: of the log L1 depth loss beside SILog.
-    :param naming_weight: of naming the object in each image token, a help for pointing that is
-        no part of the model.
+    :param naming_weight: of naming what each image token shows, see hints.
+    :param gaze_weight: of looking at the thing that is spoken of, see hints.
+    :param weigh_digits: weigh a number's digits in the language loss by their place, see hints.
+    :param language_weight: of the language loss.
     :param precision: 'bf16' (autocast; weights stay float32) or 'float32'.
     :param gradient_checkpointing: recompute activations instead of keeping them.
     :param saved_dtype: of the checkpoint's weights.
@@ -126,6 +128,9 @@ class TrainingConfig:
     depth_weight: float = 1.0
     log_l1_weight: float = 0.0
     naming_weight: float = 0.0
+    gaze_weight: float = 0.0
+    weigh_digits: bool = False
+    language_weight: float = 1.0
     precision: str = 'bf16'
     gradient_checkpointing: bool = False
     saved_dtype: str = 'bfloat16'

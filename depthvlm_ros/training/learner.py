@@ -2,35 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model with its losses, as one module: all that a step computes is in its forward."""
 
+from depthvlm_ros.training.hints import Hints
 from depthvlm_ros.training.losses import log_l1, silog
-from depthvlm_ros.training.packing import IGNORED
-from depthvlm_ros.training.rooms import NAMED_COLOURS, NAMED_KINDS
 from depthvlm_ros.training.samples import COUNTED
 import torch
 import torch.nn.functional as F
 
-PARTS = ('depth', 'log_l1', 'language', 'naming')
-COUNT_OF = {'depth': 'images', 'log_l1': 'images', 'language': 'tokens', 'naming': 'named'}
-
-
-class Naming(torch.nn.Module):
-    """Name what each image token shows: a help in training, no part of the model."""
-
-    def __init__(self, hidden):
-        super().__init__()
-        self.colour = torch.nn.Linear(hidden, len(NAMED_COLOURS))
-        self.kind = torch.nn.Linear(hidden, len(NAMED_KINDS))
-
-    def loss(self, hidden, names):
-        """
-        Return the summed cross-entropy of both names.
-
-        :param hidden: (N, hidden) states at the image tokens.
-        :param names: (2, N) int64, colours and kinds, IGNORED where not known.
-        """
-        return sum(F.cross_entropy(layer(hidden.float()), named, ignore_index=IGNORED,
-                                   reduction='sum')
-                   for layer, named in zip((self.colour, self.kind), names))
+PARTS = ('depth', 'log_l1', 'language', 'naming', 'gaze')
+COUNT_OF = {'depth': 'images', 'log_l1': 'images', 'language': 'tokens', 'naming': 'named',
+            'gaze': 'gazes'}
 
 
 class Learner(torch.nn.Module):
@@ -44,55 +24,56 @@ class Learner(torch.nn.Module):
     def __init__(self, model, training):
         super().__init__()
         self.model = model
-        named = training.naming_weight > 0
-        self.naming = Naming(model.config.text_config.hidden_size) if named else None
+        hinted = training.naming_weight > 0 or training.gaze_weight > 0
+        self.hints = Hints(model, training.gaze_weight > 0) if hinted else None
         self.with_language = training.with_language
         self.bf16 = training.precision == 'bf16'
-        self.weights = {'depth': training.depth_weight, 'language': 1.0,
+        self.weights = {'depth': training.depth_weight, 'language': training.language_weight,
                         'log_l1': training.depth_weight * training.log_l1_weight,
-                        'naming': training.naming_weight}
+                        'naming': training.naming_weight, 'gaze': training.gaze_weight}
 
     def forward(self, batch):
         """
         Run a batch.
 
         :param batch: samples.Batch, on the model's device.
-        :return: (4,) float32, in the order of PARTS: sums over the images with depth (SILog and
-            log L1), over the supervised tokens, and over the named tokens; sums, so that batches
-            of any make-up add up to what their samples give together.
+        :return: (5,) float32, in the order of PARTS: sums over the images with depth (SILog and
+            log L1), over the supervised tokens, the named tokens and the gazes; sums, so that
+            batches of any make-up add up to what their samples give together.
         """
         packed = batch.packed
         with torch.autocast(batch.pixel_values.device.type, torch.bfloat16, enabled=self.bf16):
             out = self.model(
                 packed.input_ids, attention_mask=packed.mask, position_ids=packed.positions,
                 pixel_values=batch.pixel_values, image_grid_thw=batch.grid_thw, logits_to_keep=0)
-            language = self.language_loss(out.hidden, packed.targets)
-        naming = out.hidden.new_zeros(())
-        if self.naming is not None:
-            seen = out.hidden[packed.input_ids == self.model.config.image_token_id]
-            naming = self.naming.loss(seen, batch.names)
+            language = self.language_loss(out.hidden, packed.targets, batch.weights)
+        naming = gaze = out.hidden.new_zeros(())
+        if self.hints is not None:
+            is_image = packed.input_ids == self.model.config.image_token_id
+            naming, gaze = self.hints(batch, is_image, out.hidden)
         depth = absolute = sum(metres.sum() for metres in out.depth_pred) * 0.0
         for metres, truth_m in zip(out.depth_pred, batch.depth_m):
             if truth_m is not None:
                 depth = depth + silog(metres, truth_m)
                 absolute = absolute + log_l1(metres, truth_m)
-        return torch.stack([part.float() for part in (depth, absolute, language, naming)])
+        return torch.stack([part.float() for part in (depth, absolute, language, naming, gaze)])
 
-    def language_loss(self, hidden, targets):
-        """Return the summed cross-entropy at the supervised tokens; logits exist there alone."""
+    def language_loss(self, hidden, targets, weights):
+        """Sum the weighed cross-entropy at the supervised tokens; logits exist there alone."""
         if not self.with_language:
             return hidden.new_zeros(())
-        supervised = targets != IGNORED
+        supervised = weights > 0
         logits = self.model.lm_head(hidden[supervised])
-        return F.cross_entropy(logits.float(), targets[supervised], reduction='sum')
+        each = F.cross_entropy(logits.float(), targets[supervised], reduction='none')
+        return (each * weights[supervised]).sum()
 
     def means(self, sums, counts):
         """
         Divide sums by what was counted.
 
-        :param sums: (4,), in the order of PARTS.
-        :param counts: (4,), in the order of COUNTED, of all that the step learns from.
-        :return: (4,).
+        :param sums: (5,), in the order of PARTS.
+        :param counts: (5,), in the order of COUNTED, of all that the step learns from.
+        :return: (5,).
         """
         divisors = torch.stack([counts[COUNTED.index(COUNT_OF[part])] for part in PARTS])
         return sums / divisors.clamp(min=1)

@@ -10,7 +10,7 @@ import time
 from tqdm import tqdm
 
 COLUMNS = ('step', 'seconds', 'samples', 'learning_rate', 'total', 'depth', 'log_l1', 'language',
-           'naming', 'gradient_norm', 'skipped')
+           'naming', 'gaze', 'gradient_norm', 'skipped')
 SHOWN = ('depth', 'language', 'skipped')
 MOST_TOLD = 20  # records skipped that are named in words
 

@@ -27,7 +27,7 @@ def open_source(source, root, encoder, training):
     if isinstance(source, ChatSource):
         return Chats(source, root, encoder)
     return Rooms(source, encoder, training.seed, training.batch_size, training.with_language,
-                 training.naming_weight > 0)
+                 training.naming_weight > 0 or training.gaze_weight > 0)
 
 
 def epoch_size(sources, shares):

@@ -4,16 +4,14 @@
 
 import cv2
 from depthvlm_ros.synthetic import draw_camera, Scene
-from depthvlm_ros.synthetic.vocabulary import COLOURS, DOOR_COLOUR, SHAPES, SURFACES
+from depthvlm_ros.synthetic.vocabulary import SURFACES
+from depthvlm_ros.training.hints import NAMED_COLOURS, NAMED_KINDS
 from depthvlm_ros.training.samples import Sample
 import numpy as np
 import torch
 
 LONGEST_TALK = 160  # tokens
 
-# What a token can be named: a colour (or none, for the room) and a kind of thing or surface.
-NAMED_COLOURS = ('', *COLOURS, DOOR_COLOUR)
-NAMED_KINDS = (*dict.fromkeys(SURFACES), *SHAPES, 'door')
 
 
 class Rooms:
@@ -26,7 +24,7 @@ class Rooms:
     :param together: so many rooms in a row are seen by one camera, and fill a batch without
         padding.
     :param with_language: whether answers are learnt.
-    :param with_names: whether image tokens are named.
+    :param with_names: whether image tokens are named, and gazes told.
     """
 
     def __init__(self, source, encoder, seed, together=1, with_language=True, with_names=True):
@@ -49,12 +47,13 @@ class Rooms:
         row = self.encoder.image_row(
             grid[0].tolist(), self._talks(rng, frame) if self.with_language else [])
         row.talks[:] = [talk for talk in row.talks if len(talk[0]) <= LONGEST_TALK]
-        names = None
+        names = gaze = None
         if self.with_names:
             names = torch.from_numpy(
                 np.stack(token_names(frame, plan.final, self.encoder.config.token_px)))
+            gaze = self.encoder.vocabulary.gaze(row, names)
         return Sample(row, pixels, grid, torch.from_numpy(depth / np.float32(plan.depth_scale)),
-                      names)
+                      names, gaze)
 
     def _talks(self, rng, frame):
         pairs = frame.questions(int(rng.integers(2**31)))

@@ -6,10 +6,11 @@ from dataclasses import dataclass, fields, replace
 
 from depthvlm_ros.model import DepthVLM
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
+from depthvlm_ros.training.hints import Gaze, Vocabulary
 from depthvlm_ros.training.packing import conversation_ids, IGNORED, pack, Packed, Row
 import torch
 
-COUNTED = ('images', 'tokens', 'named', 'skipped')
+COUNTED = ('images', 'tokens', 'named', 'gazes', 'skipped')
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Sample:
         invalid where not finite or not > 0; None where nothing is known.
     :param names: (2, tokens) int64, what each image token shows (rooms.token_names); None where
         nothing is known.
+    :param gaze: hints.Gaze, where to look; None where nothing is known.
     """
 
     row: Row
@@ -31,6 +33,7 @@ class Sample:
     grid_thw: torch.Tensor | None = None
     depth_m: torch.Tensor | None = None
     names: torch.Tensor | None = None
+    gaze: Gaze | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,11 @@ class Batch:
     :param grid_thw: (I, 3) int64.
     :param depth_m: for every image (H, W) float32 metres, or None.
     :param names: (2, tokens of all images) int64, IGNORED where not known.
-    :param counts: (4,) int64, in the order of COUNTED: images with depth, supervised tokens,
-        named tokens, records skipped on the way.
+    :param weights: (B, S) float32 of the supervised tokens, 0 elsewhere.
+    :param gazes: for every image hints.Gaze, or None.
+    :param token_px: side of one image token in px of the network's image.
+    :param counts: (5,) float32, in the order of COUNTED: images with depth, supervised tokens by
+        their weights, named tokens, gazes, records skipped on the way.
     :param skipped: one text for each record that was skipped.
     """
 
@@ -53,6 +59,9 @@ class Batch:
     grid_thw: torch.Tensor
     depth_m: list
     names: torch.Tensor
+    weights: torch.Tensor
+    gazes: list
+    token_px: int
     counts: torch.Tensor
     skipped: list
 
@@ -61,6 +70,8 @@ class Batch:
         def move(value):
             if isinstance(value, torch.Tensor):
                 return value.to(device, non_blocking=True)
+            if isinstance(value, Gaze):
+                return value.to(device)
             if isinstance(value, Packed):
                 return replace(value, **{f.name: move(getattr(value, f.name))
                                          for f in fields(value)})
@@ -75,12 +86,15 @@ class Encoder:
     :param config: DepthVLMConfig.
     :param tokenizer: the model's tokenizer.
     :param prompt: model.prompt.Prompt.
+    :param weigh_digits: weigh a number's digits by their place.
     """
 
-    def __init__(self, config, tokenizer, prompt):
+    def __init__(self, config, tokenizer, prompt, weigh_digits=False):
         self.config = config
         self.tokenizer = tokenizer
         self.prompt = prompt
+        self.vocabulary = Vocabulary(tokenizer)
+        self.weigh_digits = weigh_digits
         self.token_patches = config.vision_config.spatial_merge_size ** 2
         with torch.device('meta'):  # gives positions; has no weights
             self._shell = DepthVLM(config)
@@ -138,12 +152,17 @@ class Encoder:
         names = torch.cat([
             torch.full((2, len(s.pixel_values) // self.token_patches), IGNORED)
             if s.names is None else s.names for s in images], dim=1)
+        weights = (self.vocabulary.weights(packed.targets) if self.weigh_digits
+                   else (packed.targets != IGNORED).float())
         counts = torch.tensor([
-            sum(s.depth_m is not None for s in images), int((packed.targets != IGNORED).sum()),
-            int((names[0] != IGNORED).sum()), len(skipped)])
+            sum(s.depth_m is not None for s in images), weights.sum(),
+            int((names[0] != IGNORED).sum()),
+            sum(len(s.gaze.columns) for s in images if s.gaze is not None),
+            len(skipped)], dtype=torch.float32)
         return Batch(packed, torch.cat([s.pixel_values for s in images]),
                      torch.cat([s.grid_thw for s in images]), [s.depth_m for s in images],
-                     names, counts, skipped)
+                     names, weights, [s.gaze for s in images], self.config.token_px, counts,
+                     skipped)
 
     def _encoded(self, talks):
         return [conversation_ids(self.tokenizer, self.prompt, talk) for talk in talks]

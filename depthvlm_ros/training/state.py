@@ -23,16 +23,12 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 PREFIX = 'state-'
-FIRST_KIND = 'training_state.pt'  # a state as the first version of this package saved it
 
 
 def latest_state(out):
     """Return the newest complete state in a folder, or None."""
     states = [p for p in Path(out).glob(f'{PREFIX}*') if p.name[len(PREFIX):].isdigit()]
-    if states:
-        return max(states, key=lambda p: int(p.name[len(PREFIX):]))
-    first = Path(out) / FIRST_KIND
-    return first if first.is_file() else None
+    return max(states, key=lambda p: int(p.name[len(PREFIX):]), default=None)
 
 
 def save_state(out, step, skipped, learner, optimiser, accelerator):
@@ -73,8 +69,6 @@ def load_state(out, learner, optimiser):
     path = latest_state(out)
     if path is None:
         return 0, 0
-    if path.name == FIRST_KIND:
-        return load_first_kind(path, learner, optimiser), 0
     model_state, optimiser_state = get_state_dict(learner, optimiser.optimizer)
     state = {'model': model_state, 'optimiser': optimiser_state,
              'progress': {'step': 0, 'skipped': 0}}
@@ -84,16 +78,6 @@ def load_state(out, learner, optimiser):
     set_state_dict(learner, optimiser.optimizer, model_state_dict=state['model'],
                    optim_state_dict=state['optimiser'])
     return state['progress']['step'], state['progress']['skipped']
-
-
-def load_first_kind(path, learner, optimiser):
-    """Load a state of the first version, one process's; returns the step to go on with."""
-    state = torch.load(path, map_location='cpu', weights_only=True)
-    bare = getattr(learner, 'module', learner)
-    bare.model.load_state_dict(state['model'])
-    bare.naming.load_state_dict(state['naming'])
-    optimiser.optimizer.load_state_dict(state['optimiser'])
-    return state['step']
 
 
 def gather_weights(learner):

@@ -21,7 +21,7 @@ import torch
 import yaml
 
 SOURCE = Path(__file__).parents[2]
-PATIENCE_S = 300
+PATIENCE_S = 600
 # Summing a step's gradients in another order moves weights of about 0.1 by this much.
 TOLERANCE = 1e-5
 

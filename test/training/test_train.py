@@ -9,12 +9,7 @@ import cv2
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.training.config import AnnotatedSource
-from depthvlm_ros.training.learner import Learner
-from depthvlm_ros.training.mixture import open_source
-from depthvlm_ros.training.samples import Encoder
-from depthvlm_ros.training.stages import optimiser_of
-from depthvlm_ros.training.start import build
-from depthvlm_ros.training.state import FIRST_KIND, latest_state
+from depthvlm_ros.training.state import latest_state
 from depthvlm_ros.training.train import main, run
 import numpy as np
 import pytest
@@ -63,44 +58,6 @@ def test_a_state_that_was_not_finished_does_not_count(exact, tmp_path):
     assert latest_state(tmp_path).name == 'state-0000001'
     run(exact, tmp_path, stop_at=2, **QUICK)
     assert [p.name for p in tmp_path.glob('state-*')] == ['state-0000002']
-
-
-def test_a_state_of_the_first_version_goes_on(exact, tmp_path):
-    """The first version saved one file; what it knew is loaded, and the run goes on."""
-    run(exact, tmp_path, stop_at=2, **QUICK)
-    learner, optimiser = trained_by_hand(exact, steps=2)
-    shutil.rmtree(tmp_path / 'state-0000002')
-    torch.save({'step': 2, 'model': learner.model.state_dict(),
-                'naming': learner.naming.state_dict(), 'optimiser': optimiser.state_dict()},
-               tmp_path / FIRST_KIND)
-    (tmp_path / 'log.csv').write_text('0,1.5,7.2\n')
-    run(exact, tmp_path, stop_at=3, **QUICK)
-    run(exact, tmp_path / 'other', stop_at=3, **QUICK)
-    assert (tmp_path / 'log-before.csv').read_text() == '0,1.5,7.2\n'
-    assert [row['step'] for row in rows(tmp_path)] == ['2']
-    moved, wanted = weights(tmp_path), weights(tmp_path / 'other')
-    for key in moved:
-        torch.testing.assert_close(moved[key], wanted[key], rtol=1e-4, atol=1e-4)
-
-
-def trained_by_hand(training, steps):
-    """Train as run() does, without it."""
-    from depthvlm_ros.training.stages import rate_at
-    model, tokenizer, prompt = build(training)
-    model.model.language_model.set_attn_implementation('eager')
-    encoder = Encoder(model.config, tokenizer, prompt)
-    rooms = open_source(training.sources[0], '.', encoder, training)
-    learner = Learner(model, training).train()
-    optimiser = optimiser_of(learner, training)
-    for step in range(steps):
-        optimiser.param_groups[0]['lr'] = rate_at(step, training.steps, training)
-        optimiser.param_groups[1]['lr'] = rate_at(step, training.steps, training)
-        batch = encoder.collate([(rooms.sample(2 * step + i), []) for i in range(2)])
-        learner.total(learner.means(learner(batch), batch.counts)).backward()
-        torch.nn.utils.clip_grad_norm_(learner.parameters(), training.clip)
-        optimiser.step()
-        optimiser.zero_grad()
-    return learner, optimiser
 
 
 def test_stage_1_then_stage_2_from_a_plain_qwen3_vl(staged, exported, plain_qwen, tmp_path):

@@ -1,0 +1,31 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+import csv
+import logging
+
+from depthvlm_ros.training.logs import COLUMNS, RunLog
+
+
+def write_steps(folder, first, *steps):
+    log = RunLog(folder, first, 100)
+    for step in steps:
+        log.advance()
+        log.write({'step': step, **dict.fromkeys(COLUMNS[2:], 0.5)})
+    log.close()
+    with open(folder / 'log.csv', newline='') as file:
+        return [int(row['step']) for row in csv.DictReader(file)]
+
+
+def test_rows_beyond_the_state_that_a_run_goes_on_from_are_dropped(tmp_path):
+    assert write_steps(tmp_path, 0, 0, 20, 40) == [0, 20, 40]
+    assert write_steps(tmp_path, 30, 35) == [0, 20, 35]
+
+
+def test_every_record_skipped_is_named_until_there_are_too_many(tmp_path, caplog):
+    log = RunLog(tmp_path, 0, 100, active=False)
+    with caplog.at_level(logging.WARNING):
+        log.skip(f'record {n}' for n in range(30))
+    assert 'skipped: record 19' in caplog.text and 'record 20' not in caplog.text
+    assert 'are only counted' in caplog.text
+    assert not (tmp_path / 'log.csv').exists()
