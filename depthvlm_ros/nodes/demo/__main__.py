@@ -57,7 +57,9 @@ def main(args: list[str] | None = None) -> int:
     """Run the demo and return the exit code: 0, 1 where it failed, 2 where asked wrongly."""
     options = parsed(args)
     stay_on_this_machine()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)   # clean up as after Ctrl-C
+    # Clean up as after Ctrl-C, which a script's background job would be deaf to.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     from depthvlm_ros.nodes.demo.performance import DemoError, perform  # after the environment
     try:
         perform(options)
