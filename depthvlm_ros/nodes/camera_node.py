@@ -24,6 +24,7 @@ import rclpy
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -205,6 +206,10 @@ def run(args: list[str] | None = None) -> str:
         return node.ended.result() if node.ended.done() else ''
     except (KeyboardInterrupt, ExternalShutdownException):
         return ''
+    except rclpy_implementation.RCLError:
+        if rclpy.ok():
+            raise
+        return ''   # interrupted in the middle of publishing
     except (ValueError, ParameterException) as error:
         return str(error)
     finally:
