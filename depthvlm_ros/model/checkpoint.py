@@ -146,9 +146,19 @@ def check_keys(folder, config):
         raise CheckpointError(
             f'{folder}: has no depth_head keys: this is a plain Qwen3-VL, wanted a DepthVLM '
             'checkpoint (a plain one is only a start for training)')
-    missing = wanted.keys() - stored.keys()
-    if config.tie_word_embeddings:
-        missing -= {TIED_KEY}
+    match_keys(folder, stored, wanted, config.tie_word_embeddings)
+
+
+def match_keys(folder, stored, wanted, tied):
+    """
+    Hold stored keys and shapes against wanted ones.
+
+    :param stored: key -> shape.
+    :param wanted: key -> shape.
+    :param tied: the output layer is the embedding, and may be stored or not.
+    :raises CheckpointError: missing or unexpected keys; a wrong shape.
+    """
+    missing = wanted.keys() - stored.keys() - ({TIED_KEY} if tied else set())
     if missing:
         raise CheckpointError(f'{folder}: lacks {named(missing)}')
     unexpected = stored.keys() - wanted.keys()

@@ -10,10 +10,9 @@ from depthvlm_ros.model.checkpoint import (
     CheckpointError,
     load_tokenizer,
     locate,
-    named,
+    match_keys,
     read_config,
     stored_shapes,
-    TIED_KEY,
 )
 from depthvlm_ros.model.prompt import Prompt
 from depthvlm_ros.training.tokenizer import room_texts, train_tokenizer
@@ -128,17 +127,4 @@ def check_plain_keys(folder, config):
     with torch.device('meta'):
         wanted = {k: tuple(v.shape) for k, v in DepthVLM(config).state_dict().items()
                   if not k.startswith(HEAD)}
-    stored = stored_shapes(folder)
-    missing = wanted.keys() - stored.keys()
-    if config.tie_word_embeddings:
-        missing -= {TIED_KEY}
-    if missing:
-        raise CheckpointError(f'{folder}: lacks {named(missing)}')
-    unexpected = stored.keys() - wanted.keys()
-    if unexpected:
-        raise CheckpointError(f'{folder}: has keys that a Qwen3-VL does not have: '
-                              f'{named(unexpected)}')
-    for key, shape in stored.items():
-        if shape != wanted[key]:
-            raise CheckpointError(f'{folder}: {key} is {list(shape)}, config.json asks for '
-                                  f'{list(wanted[key])}')
+    match_keys(folder, stored_shapes(folder), wanted, config.tie_word_embeddings)
