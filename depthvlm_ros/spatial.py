@@ -157,12 +157,14 @@ def references_in(text: str, depth_m: np.ndarray, intrinsics: Intrinsics) -> lis
     :param text: the words.
     :param depth_m: (H, W) metres along the optical axis, NaN invalid.
     :param intrinsics: the depth image's camera.
-    :return: one reference for each place, see read_places.
+    :return: one reference for each place, see read_places; empty where one is no place.
     """
     references = []
     for place in read_places(text):
         if place.box_1000 is not None:
             box = _pixels(place.box_1000, intrinsics)
+            if not (box[0] < box[2] and box[1] < box[3]):
+                return []       # so thin that nothing is left of it in px
             references.append(measure_box(depth_m, intrinsics, box, place.label))
         else:
             u, v = _pixels(place.point_1000, intrinsics)
@@ -170,6 +172,17 @@ def references_in(text: str, depth_m: np.ndarray, intrinsics: Intrinsics) -> lis
             u, v = min(u, intrinsics.width - 1.0), min(v, intrinsics.height - 1.0)
             references.append(measure_pixel(depth_m, intrinsics, u, v, place.label))
     return references
+
+
+def distances_m(references: list[Reference]) -> list[float]:
+    """
+    Return how far it is straight from each place to the next.
+
+    :param references: N measured places.
+    :return: N - 1 distances in metres between their points, NaN where an end is not valid.
+    """
+    return [math.dist(one.point_m, other.point_m) if one.valid and other.valid else math.nan
+            for one, other in zip(references, references[1:])]
 
 
 def check_pixel(intrinsics: Intrinsics, u: float, v: float) -> None:
@@ -214,6 +227,8 @@ def _place(item) -> Place | None:
         box = None
     if (point is None) == (box is None):
         return None
+    # JSON may escape half a character, which cannot be written as UTF-8.
+    label = label.encode('utf-8', 'replace').decode()
     return Place(label, point, box)
 
 

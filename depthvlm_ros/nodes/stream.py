@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass, replace
 import time
 
 from depthvlm_ros.camera import Calibration
@@ -22,6 +23,19 @@ DIAGNOSTICS_S = 1.0
 LOG_THROTTLE_S = 5.0
 
 
+@dataclass(frozen=True, eq=False)
+class Depth:
+    """
+    Depth that can be measured in.
+
+    :param source: the image it is of.
+    :param seen: what the model saw in it; its view may be gone, which is large.
+    """
+
+    source: Source
+    seen: Seen
+
+
 class Stream:
     """
     The way of images through the model, from subscriptions to publishers.
@@ -33,11 +47,12 @@ class Stream:
     def __init__(self, node, predictor):
         self.enabled = True
         self.newest: Frame | None = None    # the newest received; questions are about it
+        self.newest_depth: Depth | None = None
         self.statistics = Statistics()
         self._node, self._predictor = node, predictor
-        self._next_due_s = 0.0
+        self._next_due_s = self._forgotten_s = 0.0
         self.outputs = Outputs(node)
-        self.transforms = Transforms(node)
+        self.transforms = Transforms(node, node.value('question_timeout'))
         self.worker = Worker(self._look, self._begin, self._deliver,
                              node.value('max_questions'))
         try:
@@ -69,7 +84,7 @@ class Stream:
         """Withdraw the publishers, after stop."""
         self.outputs.destroy()
         self.transforms.close()
-        self.newest = None
+        self.newest = self.newest_depth = None
 
     def enable(self, enabled: bool) -> None:
         """Pause or resume; questions are answered all the same."""
@@ -79,9 +94,11 @@ class Stream:
 
     def forget(self) -> None:
         """Drop what was received, as when time jumps back with a looping bag."""
-        self.newest = None
+        self._forgotten_s = time.monotonic()
+        self.newest = self.newest_depth = None
         self.worker.forget_waiting()
         self.inputs.forget()
+        self.transforms.forget()
 
     def log_error(self, what: str, error: Exception, count: str = 'failed') -> None:
         """Count a fault and log it, at most one line in a few seconds."""
@@ -122,8 +139,13 @@ class Stream:
     def _look(self, source: Source) -> Seen:
         """Give an image its pass; on the worker's thread."""
         value = self._node.value
-        return look(source, self._predictor, value('rectify'), value('min_depth'),
+        seen = look(source, self._predictor, value('rectify'), value('min_depth'),
                     value('max_depth'))
+        newest = self.newest_depth
+        since_s = self._forgotten_s if newest is None else newest.source.received_s
+        if source.received_s >= since_s:
+            self.newest_depth = Depth(source, replace(seen, view=None))
+        return seen
 
     def _begin(self, seen: Seen, text: str, max_tokens: int):
         """Begin an answer; on the worker's thread."""

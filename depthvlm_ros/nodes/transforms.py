@@ -11,7 +11,11 @@ from __future__ import annotations
 
 from builtin_interfaces.msg import Time
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.node import Node
+
+# How much longer transforms are kept than the slowest answer about an image takes.
+KEPT_LONGER_S = 10.0
 
 
 class TransformsUnavailableError(LookupError):
@@ -27,9 +31,14 @@ class NoTransformError(LookupError):
 
 
 class Transforms:
-    """Listens to tf, where it can."""
+    """
+    Listens to tf, where it can.
 
-    def __init__(self, node: Node):
+    :param node: whose executor hears the transforms.
+    :param longest_answer_s: transforms are wanted at the stamps of images that long ago.
+    """
+
+    def __init__(self, node: Node, longest_answer_s: float):
         self._buffer = self._listener = None
         self._absence = ''
         try:
@@ -38,7 +47,9 @@ class Transforms:
             self._absence = str(error)
             return
         self._tf2 = tf2_ros
-        self._buffer = tf2_ros.Buffer(node=node)
+        # Without the node: its clock, and a service that would outlive this buffer, are not needed.
+        self._buffer = tf2_ros.Buffer(
+            cache_time=Duration(seconds=longest_answer_s + KEPT_LONGER_S))
         self._listener = tf2_ros.TransformListener(self._buffer, node)
 
     def matrix(self, target_frame: str, source_frame: str, stamp: Time) -> np.ndarray:
@@ -46,17 +57,18 @@ class Transforms:
         Return t_target_source, (4, 4), at a stamp.
 
         :raises TransformsUnavailableError: no tf2_ros here.
-        :raises UnknownFrameError: a frame that was never heard of.
+        :raises UnknownFrameError: a frame that was never heard of, or no name of one.
         :raises NoTransformError: no connection between the frames at the stamp.
         """
-        if self._buffer is None:
+        buffer = self._buffer
+        if buffer is None:
             raise TransformsUnavailableError(
                 f'no tf2_ros is installed here ({self._absence}): ask without a target_frame, or '
                 'install it with ROS 2')
         from tf_transformations import quaternion_matrix
         try:
-            found = self._buffer.lookup_transform(target_frame, source_frame, stamp).transform
-        except self._tf2.LookupException as error:
+            found = buffer.lookup_transform(target_frame, source_frame, stamp).transform
+        except (self._tf2.LookupException, self._tf2.InvalidArgumentException) as error:
             raise UnknownFrameError(f'{error}') from error
         except self._tf2.TransformException as error:
             raise NoTransformError(f'{error}') from error
@@ -64,6 +76,11 @@ class Transforms:
         matrix = quaternion_matrix([rotation.x, rotation.y, rotation.z, rotation.w])
         matrix[:3, 3] = shift.x, shift.y, shift.z
         return matrix
+
+    def forget(self) -> None:
+        """Drop what was heard, as when time jumps back; static transforms stay."""
+        if self._buffer is not None:
+            self._buffer.clear()
 
     def close(self) -> None:
         """Stop listening."""

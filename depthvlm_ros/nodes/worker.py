@@ -33,6 +33,7 @@ class Ending(enum.Enum):
     FRAME_REFUSED = 'frame refused'
     FAILED = 'failed'
     TIMEOUT = 'timeout'
+    CANCELLED = 'cancelled'
     STOPPED = 'stopped'
 
 
@@ -66,6 +67,9 @@ class Question:
     :param max_tokens: most tokens to decode.
     :param deadline_s: when it times out, on time.monotonic.
     :param on_end: called with the question, once, from whichever thread ends it.
+    :param on_token: called with the question after each token, on the worker's thread.
+    :param given_up: tells whether nobody wants the answer any more; asked before each token, from
+        any thread.
     """
 
     text: str
@@ -73,6 +77,8 @@ class Question:
     max_tokens: int
     deadline_s: float
     on_end: Callable[[Question], None]
+    on_token: Callable[[Question], None] = lambda question: None
+    given_up: Callable[[], bool] = lambda: False
     decoding: Any = None
     ending: Ending | None = None
     error: Exception | None = None
@@ -141,12 +147,15 @@ class Worker:
             self._condition.notify()
             return True
 
-    def time_out(self, now_s: float) -> None:
-        """End the questions whose deadline has passed, even while a pass is under way."""
+    def end_overdue(self, now_s: float) -> None:
+        """End the questions that are late or given up, even while a pass is under way."""
         with self._condition:
-            late = [question for question in self._questions if question.deadline_s <= now_s]
-        for question in late:
-            question.end(Ending.TIMEOUT)
+            questions = list(self._questions)
+        for question in questions:
+            if question.given_up():
+                question.end(Ending.CANCELLED)
+            elif question.deadline_s <= now_s:
+                question.end(Ending.TIMEOUT)
 
     def forget_waiting(self) -> None:
         """Drop the frame that waits, as when time jumps back or the stream is paused."""
@@ -221,6 +230,9 @@ class Worker:
 
     def _step(self, question: Question) -> None:
         """Bring a question one token further, or to its end."""
+        if question.given_up():
+            question.end(Ending.CANCELLED)
+            return
         error = question.frame.error
         if error is not None:
             refused = isinstance(error, FrameRefusedError)
@@ -229,7 +241,7 @@ class Worker:
         if not question.text:
             question.end(Ending.ANSWERED)
             return
-        start_s = time.monotonic()
+        start_s, tokens = time.monotonic(), question.tokens
         try:
             if question.decoding is None:
                 question.decoding = self._begin(
@@ -239,5 +251,7 @@ class Worker:
             question.end(Ending.FAILED, error)
             return
         self._answer_budget_s -= time.monotonic() - start_s
+        if question.tokens > tokens and question.ending is None:
+            question.on_token(question)
         if not going:
             question.end(Ending.ANSWERED)

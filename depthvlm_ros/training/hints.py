@@ -186,24 +186,50 @@ class Hints(torch.nn.Module):
                   + self.after.loss(hidden[is_image], batch.names, log_depth))
         # Parameters without a part in a batch would stop several processes.
         gaze = sum(p.sum() for p in self.reading.parameters()) * 0.0
-        for row, some, cell in zip(is_image.any(1).nonzero().flatten(), batch.gazes, cells):
-            if self.with_gaze and some is not None and len(some.columns):
-                gaze = gaze + self._gaze(row, is_image[row], hidden[row], some, cell)
+        if self.with_gaze and any(g is not None and len(g.columns) for g in batch.gazes):
+            gaze = gaze + self._gaze(is_image, hidden, batch.gazes, cells)
         return naming, gaze
 
-    def _gaze(self, row, is_image, hidden, gaze, cell):
-        """Return the summed loss of one image's gazes; cell is its (rows, columns) ln(metres)."""
+    def _gaze(self, is_image, hidden, gazes, cells):
+        """
+        Return the summed loss of a batch's gazes.
+
+        :param is_image: (B, S) bool, the image tokens.
+        :param hidden: (B, S, hidden), the last hidden states.
+        :param gazes: for every image Gaze, or None.
+        :param cells: for every image (rows, columns) ln(metres) at its tokens, or None.
+        """
+        images = is_image.any(1).nonzero().flatten().tolist()
+        told = [(row, g, cell) for row, g, cell in zip(images, gazes, cells)
+                if g is not None and len(g.columns)]
+        rows = torch.cat([torch.full_like(g.columns, row) for row, g, _ in told])
+        columns = torch.cat([g.columns for _, g, _ in told])
+        seen = is_image.new_zeros((len(rows), is_image.shape[1]))
+        wanted, at = [], 0
+        for row, g, cell in told:
+            seen[at:at + len(g.columns), is_image[row]] = g.tokens
+            wanted.append(g.tokens.float() / g.tokens.sum(1, keepdim=True) @ places(cell))
+            at += len(g.columns)
         mass = 0.0
         for layer in GAZE_LAYERS:
             if self._watched[layer] is None:
                 raise ValueError("the attention says not where it looks, wanted 'eager' attention")
-            looks = self._watched[layer][row, GAZE_HEAD][gaze.columns][:, is_image].float()
-            mass = mass - ((looks * gaze.tokens).sum(1) + 1e-4).log().sum() / len(GAZE_LAYERS)
-        rows, columns = cell.shape
-        v, u = torch.meshgrid((torch.arange(rows, device=cell.device) + 0.5) / rows,
-                              (torch.arange(columns, device=cell.device) + 0.5) / columns,
-                              indexing='ij')
-        known = torch.stack([cell, u, v], dim=-1).flatten(0, 1)
-        share = gaze.tokens.float() / gaze.tokens.sum(1, keepdim=True)
-        off = (self.reading(hidden[gaze.columns].float()) - share @ known).abs().sum(0)
+            looks = self._watched[layer][:, GAZE_HEAD][rows, columns].float()
+            mass = mass - ((looks * seen).sum(1) + 1e-4).log().sum() / len(GAZE_LAYERS)
+        off = self.reading(hidden[rows, columns].float()) - torch.cat(wanted)
+        off = off.abs().sum(0)
         return LOOKING * mass + READING_DEPTH * off[0] + READING_PLACE * (off[1] + off[2])
+
+
+def places(cell):
+    """
+    Say where image tokens are.
+
+    :param cell: (rows, columns) ln(metres) at the tokens.
+    :return: (rows * columns, 3): ln(metres), u and v as shares of the image.
+    """
+    rows, columns = cell.shape
+    v, u = torch.meshgrid((torch.arange(rows, device=cell.device) + 0.5) / rows,
+                          (torch.arange(columns, device=cell.device) + 0.5) / columns,
+                          indexing='ij')
+    return torch.stack([cell, u, v], dim=-1).flatten(0, 1)

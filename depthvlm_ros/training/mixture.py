@@ -26,7 +26,8 @@ def open_source(source, root, encoder, training):
         return Annotated(source, root, encoder, training.with_language)
     if isinstance(source, ChatSource):
         return Chats(source, root, encoder)
-    return Rooms(source, encoder, training.seed, training.batch_size, training.with_language,
+    return Rooms(source, encoder, training.seed, training.global_batch or training.batch_size,
+                 training.with_language,
                  training.naming_weight > 0 or training.gaze_weight > 0)
 
 

@@ -55,7 +55,8 @@ def open_accelerator(device):
     except ImportError as e:
         raise ValueError('training needs accelerate, which is not installed: '
                          'pip install -r requirements-training.txt') from e
-    return Accelerator(cpu=device == 'cpu')
+    # Without a GPU, processes that were not told so would each train alone.
+    return Accelerator(cpu=device == 'cpu' or not torch.accelerator.is_available())
 
 
 def open_data(training, root, encoder, processes):
@@ -158,9 +159,10 @@ def prepare_learner(model, training, accelerator):
     model.config.depth_loss_weight = training.depth_weight
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({'use_reentrant': False})
-    # The gaze is read off eager attention; and with a block mask in bfloat16 that is a fifth
-    # faster on a CPU.
-    if accelerator.device.type == 'cpu' or training.gaze_weight > 0:
+    # The gaze is read off eager attention; and on a CPU in bfloat16 that is faster.
+    if accelerator.device.type == 'cpu':
+        model.set_attn_implementation('eager')
+    elif training.gaze_weight > 0:
         model.model.language_model.set_attn_implementation('eager')
     return Learner(model, training).train()
 

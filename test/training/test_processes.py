@@ -45,7 +45,7 @@ def command(config, out, data, processes=1, *more):
         launch = ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}',
                   f'--master_port={port}', *launch]
     return [sys.executable, *launch, '--config', config, '--out', out, '--data', data,
-            '--device', 'cpu', *more]
+            '--device', 'cpu' if torch.accelerator.is_available() else 'auto', *more]
 
 
 def environment():
