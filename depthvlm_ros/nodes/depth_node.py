@@ -13,6 +13,8 @@ import time
 import traceback
 
 from depthvlm_ros.nodes import parameters
+from depthvlm_ros.nodes.answering import Answering
+from depthvlm_ros.nodes.measuring import Measuring
 from depthvlm_ros.nodes.questions import Questions
 from depthvlm_ros.nodes.stream import Stream
 import rclpy
@@ -30,7 +32,8 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 ERROR = TransitionCallbackReturn.ERROR
 
 STOP_S = 4.0                # ros2 launch sends SIGTERM 5 s after SIGINT
-ANSWERS_S = 0.5             # to send what ended questions are answered
+ANSWERS_S = 0.5             # to answer questions that were ended
+SEND_S = 0.1                # for the executor to send such answers off
 
 
 def transition(callback):
@@ -50,7 +53,7 @@ class DepthNode(LifecycleNode):
     A managed node around one model.
 
     Configure loads the model, activate connects, deactivate disconnects, cleanup frees the model.
-    Services exist from the start and say INACTIVE while the node is not active.
+    Services and the action exist from the start and say INACTIVE while the node is not active.
     """
 
     def __init__(self, **options):
@@ -65,6 +68,8 @@ class DepthNode(LifecycleNode):
         self.stream: Stream | None = None
         self._predictor = None
         self._questions = Questions(self)
+        self._answering = Answering(self, self._questions)
+        Measuring(self, self._questions)
         self.create_service(SetBool, '~/enable', self._on_enable,
                             callback_group=ReentrantCallbackGroup())
         self._jump = self.get_clock().create_jump_callback(
@@ -167,12 +172,14 @@ class DepthNode(LifecycleNode):
         self._stop.trigger()
         ended = self._stopped.wait(timeout_s)
         self._questions.waiting.until_none(ANSWERS_S)
+        time.sleep(SEND_S)
         return ended
 
     def destroy_node(self) -> None:
         """Free everything, whatever the state."""
         self._disconnect()
         self._free()
+        self._answering.destroy()
         super().destroy_node()
 
     def _disconnect(self) -> bool:

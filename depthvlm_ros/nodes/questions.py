@@ -1,92 +1,34 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The service ~/spatial_query: waits for answers without ever blocking the executor."""
+"""
+From a request to its answer, in every state of the node.
+
+The service, the action and ~/measure are three doors to this: whatever comes in by them is
+answered here, the same way, and the executor is free while the model works.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import contextlib
 import functools
-import threading
 import time
 
 from depthvlm_ros.camera import Calibration
-from depthvlm_ros.nodes import queries
+from depthvlm_ros.nodes import queries, responses
+from depthvlm_ros.nodes.queries import Limits, RefusalError, Status
 from depthvlm_ros.nodes.stream import Stream
-from depthvlm_ros.nodes.worker import Ending, Frame, Question, Worker
+from depthvlm_ros.nodes.waiting import Waiting
+from depthvlm_ros.nodes.worker import Ending, Frame, Question
 from depthvlm_ros.srv import SpatialQuery
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidHandle
-from rclpy.node import Node
-from rclpy.task import Future
-
-CAMERA = 'camera'           # the name of the only camera, in requests and answers
-PULSE_S = 0.1
-
-
-class Waiting:
-    """
-    Lets coroutines wait for questions, and keeps their deadlines.
-
-    The worker ends a question on its own thread. An executor of several threads can miss that,
-    when it happens just as the waiting coroutine is being run (rclpy#1462); so a timer wakes it
-    ten times a second, only while questions are open, and keeps the deadlines with the same beat:
-    they hold even while the model hangs.
-    """
-
-    def __init__(self, node: Node):
-        self._node = node
-        self._open = 0
-        self._worker: Worker | None = None
-        self._lock = threading.Lock()
-        self._pulse = node.create_timer(
-            PULSE_S, self._beat, callback_group=ReentrantCallbackGroup(),
-            clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._pulse.cancel()
-
-    def future(self) -> Future:
-        """Return what a question's ending is told to, see tell."""
-        return Future(executor=self._node.executor)
-
-    def tell(self, future: Future, question: Question) -> None:
-        """Tell a question's ending, from any thread."""
-        future.set_result(question)
-        self._wake()
-
-    async def wait(self, future: Future, worker: Worker) -> None:
-        """Wait until the ending is told."""
-        with self._lock:
-            self._open += 1
-            self._worker = worker
-            self._pulse.reset()
-        self._wake()
-        try:
-            await future
-        finally:
-            with self._lock:
-                self._open -= 1
-                if not self._open:
-                    self._pulse.cancel()
-
-    def until_none(self, timeout_s: float) -> None:
-        """Block until nobody waits any more; not for the executor's only thread."""
-        until_s = time.monotonic() + timeout_s
-        while self._open and time.monotonic() < until_s:
-            time.sleep(0.01)
-
-    def _beat(self) -> None:
-        if self._worker is not None:
-            self._worker.time_out(time.monotonic())
-
-    def _wake(self) -> None:
-        executor = self._node.executor
-        if executor is not None:
-            executor.wake()
+from std_msgs.msg import Header
 
 
 class Questions:
     """
-    Answers requests, in every state of the node.
+    Answers requests, through the worker of the node's stream.
 
     :param node: the depth node; its stream is None while it is not active.
     """
@@ -94,77 +36,116 @@ class Questions:
     def __init__(self, node):
         self._node = node
         self.waiting = Waiting(node)
-        node.create_service(SpatialQuery, '~/spatial_query', self._on_query,
+        node.create_service(SpatialQuery, '~/spatial_query', self.answer,
                             callback_group=ReentrantCallbackGroup())
 
-    async def _on_query(self, request, response):
-        """Answer a request; the executor is free while the model works."""
-        start_s = time.monotonic()
-        stream: Stream | None = self._node.stream
-        try:
-            await self._answer(stream, request, response)
-        except queries.RefusalError as refusal:
-            queries.fill_refused(response, refusal)
-        except Exception as error:  # a ROS callback: the asker is told
-            self._node.get_logger().error(f'a question failed: {type(error).__name__}: {error}')
-            response.status = SpatialQuery.Response.MODEL_FAILURE
-            response.message = f'{type(error).__name__}: {error}'
-        response.camera = CAMERA
-        response.model = self._node.value('model')
-        response.latency = queries.duration(time.monotonic() - start_s)
-        if stream is not None:
-            with contextlib.suppress(InvalidHandle):    # the node was deactivated meanwhile
-                stream.outputs.answers.publish(queries.record_of(request.question, response))
+    async def answer(self, request, response, **watched):
+        """
+        Answer a question in words, and publish both.
+
+        :param request: of SpatialQuery, or AnswerQuery's goal.
+        :param response: of SpatialQuery, or AnswerQuery's result; it is filled and returned.
+        :param watched: on_token and given_up of worker.Question, where wanted.
+        """
+        start_s, stream = time.monotonic(), self._node.stream
+        with self.waiting.open():
+            with self.failing_into(response):
+                await self._answer(request, response, watched)
+            response.camera = queries.CAMERA
+            response.model = self._node.value('model')
+            response.latency = responses.duration(time.monotonic() - start_s)
+            if stream is not None:
+                with contextlib.suppress(InvalidHandle):    # the node was deactivated meanwhile
+                    stream.outputs.answers.publish(
+                        responses.record_of(request.question, response))
         return response
 
-    async def _answer(self, stream: Stream | None, request, response) -> None:
-        """
-        Fill the response, through the worker.
+    @contextlib.contextmanager
+    def failing_into(self, response):
+        """Turn what is raised into a status and a message."""
+        try:
+            yield
+        except RefusalError as refusal:
+            responses.fill_refused(response, refusal)
+        except Exception as error:  # a ROS callback: the asker is told
+            self._node.get_logger().error(f'a request failed: {type(error).__name__}: {error}')
+            response.status = Status.MODEL_FAILURE
+            response.message = f'{type(error).__name__}: {error}'
 
-        :raises queries.RefusalError: a request that is answered without the model.
+    def stream(self) -> Stream:
         """
-        if stream is None:
-            raise queries.RefusalError(response.INACTIVE, self._node.inactive_reason)
-        text = queries.question_text(request)
-        limits = queries.Limits(self._node.value('max_age'), self._node.value('question_timeout'),
-                                self._node.value('max_tokens'))
-        frame = self._frame_for(stream, request, limits)
-        future = self.waiting.future()
-        question = Question(
-            text, frame, request.max_tokens or limits.max_tokens,
-            queries.deadline_s(request, limits), functools.partial(self.waiting.tell, future))
-        if not stream.worker.ask(question):
-            if self._node.stream is not stream:
-                raise queries.RefusalError(response.INACTIVE, self._node.inactive_reason)
-            raise queries.RefusalError(
-                response.BUSY,
-                f'{stream.worker.open_questions} questions are open already: ask later')
-        stream.statistics.count('questions')
-        await self.waiting.wait(future, stream.worker)
-        if question.ending is Ending.FAILED:
-            stream.log_error('the model failed at a question', question.error)
-        header = frame.source.header
-        queries.fill_answered(
-            response, request, question,
-            lambda target: stream.transforms.matrix(target, header.frame_id, header.stamp))
+        Return the stream of the active node.
 
-    def _frame_for(self, stream: Stream, request, limits: queries.Limits) -> Frame:
+        :raises RefusalError: INACTIVE.
+        """
+        if self._node.stream is None:
+            raise RefusalError(Status.INACTIVE, self._node.inactive_reason)
+        return self._node.stream
+
+    def limits(self, request) -> Limits:
+        """Return how far the answer to a request may go."""
+        value = self._node.value
+        return Limits(value('max_age'), value('question_timeout'),
+                      value('max_tokens')).for_request(request)
+
+    def age_s(self, header: Header) -> float:
+        """Return how old an image is, on the node's clock."""
+        now = self._node.get_clock().now()
+        return now.nanoseconds * 1e-9 - header.stamp.sec - header.stamp.nanosec * 1e-9
+
+    def newest(self, stream: Stream, max_age_s: float) -> Frame:
         """
         Return the newest frame, if it can be asked about.
 
-        :raises queries.RefusalError: NO_IMAGE, STALE_IMAGE or BAD_PIXEL.
+        :raises RefusalError: NO_IMAGE or STALE_IMAGE.
         """
         frame = stream.newest
-        if request.camera not in ('', CAMERA):
-            raise queries.RefusalError(
-                SpatialQuery.Response.NO_IMAGE,
-                f'there is no camera {request.camera!r}, wanted {CAMERA!r} or none')
         if frame is None:
-            raise queries.RefusalError(
-                SpatialQuery.Response.NO_IMAGE, stream.inputs.reason or 'no image has arrived')
-        stamp, now = frame.source.header.stamp, self._node.get_clock().now()
-        age_s = now.nanoseconds * 1e-9 - stamp.sec - stamp.nanosec * 1e-9
-        queries.check_age(age_s, request, limits)
+            raise RefusalError(
+                Status.NO_IMAGE, stream.inputs.reason or 'no image has arrived')
+        queries.check_age(self.age_s(frame.source.header), max_age_s)
+        return frame
+
+    async def ended(self, stream: Stream, frame: Frame, text: str, limits: Limits,
+                    on_token: Callable[[Question], None] = Question.on_token,
+                    given_up: Callable[[], bool] = Question.given_up) -> Question:
+        """
+        Put a question to the worker and return it when it has ended.
+
+        :param text: the words; empty where only the frame's depth is wanted.
+        :raises RefusalError: BUSY or INACTIVE.
+        """
+        future = self.waiting.future()
+        question = Question(
+            text, frame, limits.max_tokens, limits.deadline_s(),
+            functools.partial(self.waiting.tell, future), on_token, given_up)
+        if not stream.worker.ask(question):
+            if self._node.stream is not stream:
+                raise RefusalError(Status.INACTIVE, self._node.inactive_reason)
+            raise RefusalError(
+                Status.BUSY,
+                f'{stream.worker.open_questions} questions are open already: ask later')
+        await future
+        if question.ending is Ending.FAILED:
+            stream.log_error('the model failed at a question', question.error)
+        return question
+
+    async def _answer(self, request, response, watched) -> None:
+        """
+        Fill the response, through the worker.
+
+        :raises RefusalError: a request that is answered without the model.
+        """
+        stream = self.stream()
+        text, limits = queries.question_text(request), self.limits(request)
+        queries.check_camera(request.camera)
+        frame = self.newest(stream, limits.max_age_s)
         if isinstance(frame.source.calibration, Calibration):
             queries.check_places(request, frame.source.calibration.intrinsics)
-        return frame
+        stream.statistics.count('questions')
+        question = await self.ended(stream, frame, text, limits, **watched)
+        header = frame.source.header
+        responses.fill_answered(
+            response, request, question,
+            functools.partial(stream.transforms.matrix, source_frame=header.frame_id,
+                              stamp=header.stamp))

@@ -47,7 +47,7 @@ class Transforms:
             self._absence = str(error)
             return
         self._tf2 = tf2_ros
-        # Without the node: its clock, and a service that would outlive this buffer, are not needed.
+        # Without the node, whose clock it does not need: its service would outlive it.
         self._buffer = tf2_ros.Buffer(
             cache_time=Duration(seconds=longest_answer_s + KEPT_LONGER_S))
         self._listener = tf2_ros.TransformListener(self._buffer, node)

@@ -178,11 +178,11 @@ def test_more_questions_than_may_be_open_are_refused(make):
     assert taken == [True, True, False]
 
 
-def test_time_out_ends_a_question_even_in_mid_look_and_frees_its_place(make):
+def test_a_late_question_ends_even_in_mid_look_and_frees_its_place(make):
     bench = make(max_questions=1)
     bench.gate.clear()
     bench.worker.ask(bench.question('q', Frame('f'), timeout_s=0.0))
-    bench.worker.time_out(time.monotonic())
+    bench.worker.end_overdue(time.monotonic())
     assert [question.ending for question in bench.ended] == [Ending.TIMEOUT]
     assert bench.worker.ask(bench.question('next', Frame('g')))
     bench.gate.set()

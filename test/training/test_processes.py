@@ -75,6 +75,7 @@ def test_two_processes_make_the_step_of_one_and_go_on_exactly(staged, exported, 
     more = ('--workers', '0')
     run(TrainingConfig.load(config), alone, exported, workers=0, device='cpu')
     train(config, together, exported, 2, *more)
+    assert len(list(latest_state(together).glob('*.distcp'))) == 2, 'each trained alone'
     one, two = weights(alone), weights(together)
     for key in one:
         torch.testing.assert_close(two[key], one[key], rtol=0, atol=TOLERANCE)
