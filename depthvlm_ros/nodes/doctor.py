@@ -1,0 +1,81 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Look at an installation before anybody debugs it: `ros2 run depthvlm_ros doctor`.
+
+With `--camera` it also listens whether images and camera_info arrive and fit. Exit codes: 0 the
+node can work, 1 it cannot.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+import sys
+
+from depthvlm_ros.nodes import installation
+from depthvlm_ros.nodes.findings import Finding, Level
+
+# The node's own defaults; its table of parameters loads ROS, which may be what is broken.
+MODEL = 'JonnyYu828/DepthVLM-4B'
+TRANSPORTS = 'raw', 'compressed'
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    options = argparse.ArgumentParser(
+        prog='doctor', description='Look at an installation, and say what to do about it.',
+        epilog='Topics are remapped as for the node: --camera --ros-args -r image:=/cam/image_raw '
+        '-r camera_info:=/cam/camera_info')
+    options.add_argument('--model', default=MODEL,
+                         help="'nano', a folder or a hub id (%(default)s)")
+    options.add_argument('--revision', help='of a hub id')
+    options.add_argument('--device', default='auto', help="as the node's parameter (%(default)s)")
+    options.add_argument('--camera', action='store_true',
+                         help='listen to image and camera_info too')
+    options.add_argument('--image-transport', choices=TRANSPORTS, default=TRANSPORTS[0],
+                         help='listen to image or image/compressed (%(default)s)')
+    options.add_argument('--seconds', type=float, default=5.0,
+                         help='how long to listen (%(default)g)')
+    return options
+
+
+def findings(options: argparse.Namespace, ros_args: list[str]) -> Iterator[Finding]:
+    """
+    Look at everything, one thing after the other.
+
+    :param options: of the command line.
+    :param ros_args: '--ros-args' and what follows it.
+    """
+    yield from installation.check_python()
+    yield from installation.check_packages()
+    yield from installation.check_ros()
+    yield from installation.check_conversions()
+    yield from installation.check_optional()
+    yield from installation.check_device(options.device)
+    yield from installation.check_model(options.model, options.revision)
+    if options.camera:
+        # Not above: it needs what was looked at before.
+        from depthvlm_ros.nodes.listening import check_camera
+        yield from check_camera(options.image_transport, options.seconds, ros_args)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Print what is found, line by line; return the exit code."""
+    given = sys.argv[1:] if args is None else list(args)
+    at = given.index('--ros-args') if '--ros-args' in given else len(given)
+    options = parser().parse_args(given[:at])
+    if not 0 < options.seconds <= 3600:
+        parser().error(f'--seconds is {options.seconds:g}, wanted more than 0 and at most 3600')
+    counts = dict.fromkeys(Level, 0)
+    for finding in findings(options, given[at:]):
+        counts[finding.level] += 1
+        print(finding, flush=True)
+    broken = counts[Level.FAIL]
+    print(f'{broken} to be mended, {counts[Level.WARN]} to know of' if broken or
+          counts[Level.WARN] else 'all is well')
+    return 1 if broken else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

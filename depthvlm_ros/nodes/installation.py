@@ -1,0 +1,212 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+What an installation has: each function looks at one thing and returns findings.
+
+Nothing here is fetched from anywhere, no model is loaded, and what could crash the interpreter is
+tried in another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import importlib
+from importlib import metadata, util
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+from depthvlm_ros.nodes.findings import fail, Finding, ok, warn
+
+PYTHON = (3, 10), (3, 14)
+PACKAGES = {'numpy': '1.21', 'torch': '2.6', 'transformers': '5.17', 'tokenizers': '0.22',
+            'safetensors': '0.5', 'huggingface_hub': '1.3'}
+OPTIONAL = {
+    'tf2_ros': 'points stay in the optical frame: target_frame is answered TF_UNAVAILABLE',
+    'launch_ros': 'there is no ros2 launch: start the nodes by themselves, as README shows',
+    'ros2cli': 'there is no ros2 command: README shows the same through Python',
+    'rosbag2_py': 'nothing records or plays bags here',
+}
+PIP = f'"{sys.executable}" -m pip install'
+TRY_S = 120.0
+CONVERSION = (
+    'import numpy; from std_msgs.msg import Header; '
+    'from depthvlm_ros.nodes import conversions as c; '
+    "m = c.depth_image(numpy.ones((4, 6), 'f4'), '32FC1', Header()); "
+    "m = c.colour_picture(numpy.ones((4, 6), 'f4'), Header()); "
+    'assert c.rgb_from_image(m).shape == (4, 6, 3)')
+
+
+def check_python() -> Iterator[Finding]:
+    """Check the interpreter."""
+    version, (least, most) = sys.version_info[:2], PYTHON
+    what = f'Python {".".join(map(str, sys.version_info[:3]))} at {sys.executable}'
+    if least <= version <= most:
+        yield ok(what)
+    else:
+        yield fail(what, f'use Python {least[0]}.{least[1]} to {most[0]}.{most[1]}')
+
+
+def check_packages() -> Iterator[Finding]:
+    """Check the versions of what rosdep has no key for."""
+    for name, least in PACKAGES.items():
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield fail(f'{name} is not installed', f'{PIP} "{name}>={least}"')
+            continue
+        if _numbers(version) < _numbers(least):
+            yield fail(f'{name} {version}', f'wanted {least} or newer: {PIP} "{name}>={least}"')
+        else:
+            yield ok(f'{name} {version}')
+
+
+def check_ros() -> Iterator[Finding]:
+    """Check rclpy, the middleware, and the settings that keep nodes from seeing each other."""
+    try:
+        from rclpy.utilities import get_rmw_implementation_identifier
+        rmw = get_rmw_implementation_identifier()
+    except Exception as error:  # whatever keeps ROS from loading is the finding
+        yield fail(f'rclpy does not load: {type(error).__name__}: {error}',
+                   'source the setup file of your ROS 2 install, and use its Python')
+        return
+    asked = os.environ.get('RMW_IMPLEMENTATION', '')
+    distro = os.environ.get('ROS_DISTRO', 'of unknown distribution')
+    yield ok(f'ROS 2 {distro}, middleware {rmw}')
+    if asked and asked != rmw:
+        yield warn(f'RMW_IMPLEMENTATION asks for {asked}, but {rmw} was loaded',
+                   f'install it, or unset the variable: nodes under {asked} will not be seen')
+    domain = os.environ.get('ROS_DOMAIN_ID', '0')
+    reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE') or (
+        'LOCALHOST' if os.environ.get('ROS_LOCALHOST_ONLY') == '1' else 'SUBNET')
+    yield ok(f'ROS_DOMAIN_ID {domain}, discovery within {reach}: nodes elsewhere are not seen')
+    try:
+        for kind in ('msg', 'srv', 'action'):
+            importlib.import_module(f'depthvlm_ros.{kind}')
+    except ImportError as error:
+        yield fail(f'the interfaces of depthvlm_ros do not load: {error}',
+                   'build the package (colcon build, or make build) and source its setup file')
+    else:
+        yield ok('the interfaces of depthvlm_ros load')
+
+
+def check_conversions() -> Iterator[Finding]:
+    """Convert an image there and back in an interpreter of its own: a misfit may crash it."""
+    versions = ', '.join(f'{name} {_version_of(name)}' for name in ('numpy', 'cv2'))
+    try:
+        done = subprocess.run([sys.executable, '-c', CONVERSION], capture_output=True, text=True,
+                              timeout=TRY_S, check=False)
+    except subprocess.TimeoutExpired:
+        yield fail(f'cv_bridge does not come back within {TRY_S:.0f} s ({versions})',
+                   'import cv_bridge by hand and look where it hangs')
+        return
+    if done.returncode == 0:
+        yield ok(f'cv_bridge converts images ({versions})')
+        return
+    said = (done.stderr.strip().splitlines() or [f'it ended with {done.returncode}'])[-1]
+    yield fail(f'cv_bridge does not work ({versions}): {said}',
+               "a cv_bridge of a ROS install goes with that install's own NumPy and OpenCV: "
+               'uninstall those that pip laid over them')
+
+
+def check_optional() -> Iterator[Finding]:
+    """Name what is not there, and what therefore does not work."""
+    for name, loss in OPTIONAL.items():
+        if util.find_spec(name) is None:
+            yield warn(f'{name} is not installed', loss)
+        else:
+            yield ok(f'{name} is there')
+
+
+def check_device(device: str) -> Iterator[Finding]:
+    """
+    Check where the model would run.
+
+    :param device: as the node's parameter.
+    """
+    try:
+        from depthvlm_ros.model.predictor import resolve_device
+        import torch
+        place = resolve_device(device)
+    except ValueError as error:
+        yield fail(str(error), "set the node's parameter device")
+        return
+    except (ImportError, OSError) as error:
+        yield fail(f'torch does not load: {error}', f'{PIP} --force-reinstall torch')
+        return
+    if place.type == 'cuda':
+        free, total = (n / 2**30 for n in torch.cuda.mem_get_info(place))
+        name = torch.cuda.get_device_name(place)
+        what = f'{name}: {free:.1f} of {total:.1f} GiB free, torch built for CUDA ' \
+               f'{torch.version.cuda}'
+        yield ok(what)
+    elif torch.version.cuda:
+        yield warn('torch is built for CUDA but sees no GPU: the model would run on the CPU',
+                   'look at nvidia-smi: the driver must be as new as CUDA '
+                   f'{torch.version.cuda}; in a container, give it the GPU')
+    else:
+        yield warn('the model would run on the CPU',
+                   'right for nano; the 4B needs a GPU and a torch that is built for it')
+
+
+def check_model(name: str, revision: str | None) -> Iterator[Finding]:
+    """
+    Check a model's files against what its configuration asks for, reading headers alone.
+
+    :param name: as the node's parameter: 'nano', a folder, or a hub id.
+    :param revision: of a hub id.
+    """
+    try:
+        from depthvlm_ros.model import checkpoint
+    except ImportError as error:
+        yield fail(f'the model code does not load: {error}', f'{PIP} -r requirements.txt')
+        return
+    folder = _folder_of(name, revision)
+    if folder is None:
+        yield warn(f'{name} is neither a folder nor in the cache of the hub',
+                   'the first configure fetches it (the 4B: about 9 GB), which needs a network; '
+                   'or fetch it before: '
+                   f'"{Path(sys.executable).parent}/hf" download {name}')
+        return
+    try:
+        config = checkpoint.read_config(folder)
+        checkpoint.check_keys(folder, config)
+        checkpoint.load_tokenizer(folder)
+        size_gb = sum(path.stat().st_size for path in checkpoint.shard_files(folder)) / 1e9
+    except checkpoint.CheckpointError as error:
+        yield fail(f'the model {name} cannot be used: {error}',
+                   'fetch its files again, or name another model')
+        return
+    yield ok(f'the model {name} is whole ({size_gb:.2f} GB in {folder})')
+
+
+def _folder_of(name: str, revision: str | None) -> Path | None:
+    """Return a model's folder without fetching anything, None where it is not here."""
+    from depthvlm_ros.model import checkpoint
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    if (checkpoint.EMBEDDED / name).is_dir() or Path(name).expanduser().is_dir():
+        return checkpoint.locate(name)
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version."""
+    parts = []
+    for part in version.split('+')[0].split('.'):
+        if not part.isdigit():
+            break
+        parts.append(int(part))
+    return tuple(parts)
+
+
+def _version_of(module: str) -> str:
+    """Return a module's version, or why there is none."""
+    try:
+        return importlib.import_module(module).__version__
+    except (ImportError, AttributeError) as error:
+        return f'does not load ({error})'

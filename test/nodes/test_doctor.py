@@ -1,0 +1,175 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor: what it says of an installation, and of a camera, healthy and broken."""
+
+import os
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+
+from builtin_interfaces.msg import Time
+from depthvlm_ros.nodes import doctor, installation
+from depthvlm_ros.nodes.conversions import info_from_intrinsics
+from depthvlm_ros.nodes.findings import Level
+from depthvlm_ros.nodes.listening import check_camera
+from depthvlm_ros.nodes.parameters import ROWS
+import pytest
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+pytestmark = pytest.mark.ros
+
+NANO = Path(doctor.__file__).parents[1] / 'checkpoints/nano'
+PATIENCE_S = 300
+
+
+def lines_of(findings):
+    findings = list(findings)
+    assert all(finding.advice for finding in findings if finding.level is not Level.OK)
+    return findings
+
+
+def the_only(findings):
+    finding, = lines_of(findings)
+    return finding
+
+
+def grave(findings):
+    return [finding for finding in findings if finding.level is Level.FAIL]
+
+
+def run_doctor(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, '-m', 'depthvlm_ros.nodes.doctor', *arguments], check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, env={**os.environ, **environment})
+
+
+def test_defaults_are_those_of_the_node():
+    options = doctor.parser().parse_args([])
+    assert (options.model, options.image_transport) == (
+        ROWS['model'].default, ROWS['image_transport'].default)
+    assert ROWS['image_transport'].choices == doctor.TRANSPORTS
+
+
+@pytest.mark.slow
+def test_this_installation_is_well():
+    done = run_doctor('--model', 'nano', '--device', 'cpu')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'the model nano is whole' in done.stdout
+    assert 'cv_bridge converts images' in done.stdout
+    assert 'FAIL' not in done.stdout
+
+
+@pytest.mark.parametrize(('body', 'said'), [
+    ("raise AttributeError('_ARRAY_API not found')", '_ARRAY_API not found'),
+    ('import os; os.abort()', 'it ended with -6')])
+def test_a_cv_bridge_that_does_not_fit_is_named(tmp_path, monkeypatch, body, said):
+    (tmp_path / 'cv_bridge.py').write_text(body)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
+    finding = the_only(installation.check_conversions())
+    assert finding.level is Level.FAIL
+    assert said in finding.what
+    assert 'numpy' in finding.what
+
+
+def test_packages_that_lack_or_are_too_old_are_named(monkeypatch):
+    monkeypatch.setattr(installation, 'PACKAGES', {'numpy': '99.0', 'no_such_package': '1.0'})
+    old, lacking = lines_of(installation.check_packages())
+    assert old.level is lacking.level is Level.FAIL
+    assert 'wanted 99.0' in old.advice
+    assert 'no_such_package is not installed' in lacking.what
+
+
+def test_the_packages_are_those_of_the_requirements():
+    wanted = (Path(__file__).parents[2] / 'requirements.txt').read_text()
+    for name, least in installation.PACKAGES.items():
+        assert name == 'numpy' or f'{name}>={least}' in wanted
+
+
+def test_a_device_that_is_not_there_is_named():
+    finding = the_only(installation.check_device('cuda:99'))
+    assert finding.level is Level.FAIL
+    assert 'cuda:99' in finding.what
+
+
+def test_a_truncated_model_is_named(tmp_path):
+    folder = shutil.copytree(NANO, tmp_path / 'cut')
+    weights = folder / 'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    finding = the_only(installation.check_model(str(folder), None))
+    assert finding.level is Level.FAIL
+    assert str(weights) in finding.what
+
+
+def test_a_hub_id_that_is_not_here_is_told_and_not_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    finding = the_only(installation.check_model('nobody/nothing', None))
+    assert finding.level is Level.WARN
+    assert 'nobody/nothing' in finding.what
+
+
+def test_without_ros_it_says_so(tmp_path):
+    (tmp_path / 'rclpy.py').write_text("raise ImportError('librcl.so: not found')")
+    done = run_doctor('--model', 'nano', PYTHONPATH=f'{tmp_path}{os.pathsep}'
+                      f'{os.environ.get("PYTHONPATH", "")}')
+    assert done.returncode == 1
+    assert 'rclpy does not load: ImportError: librcl.so: not found' in done.stdout
+    assert 'the model nano is whole' in done.stdout     # and it went on
+
+
+class TestCamera:
+    """Listening to a camera that the robot publishes."""
+
+    def listen(self, robot, info, stamp=None, frame_id='camera_optical_frame', **options):
+        """Publish ten images a second, and return what the doctor says meanwhile."""
+        timer = robot.node.create_timer(0.1, lambda: robot.publish(
+            robot.picture(), info, stamp or robot.node.get_clock().now().to_msg(), frame_id))
+        try:
+            return lines_of(check_camera(options.get('transport', 'raw'), 3.0, []))
+        finally:
+            robot.node.destroy_timer(timer)
+
+    def test_nobody_there(self):
+        findings = lines_of(check_camera('raw', 0.5, [
+            '--ros-args', '-r', 'image:=/nowhere', '-r', 'camera_info:=/nowhere_info']))
+        assert len(grave(findings)) == len(findings) >= 3
+        assert '/nowhere: nobody publishes it' in findings[0].what
+
+    @pytest.mark.parametrize('compressed', [False, True])
+    def test_a_camera_that_fits(self, make_robot, compressed):
+        robot = make_robot(compressed=compressed)
+        findings = self.listen(robot, info_from_intrinsics(robot.camera, Header()),
+                               transport='compressed' if compressed else 'raw')
+        assert {finding.level for finding in findings} == {Level.OK}, findings
+        said = '\n'.join(map(str, findings))
+        assert '128 x 96 px' in said
+        assert 'fx 100.0, fy 105.0, cx 60.0, cy 50.0 px' in said
+        assert 'images found their camera_info' in said
+
+    def test_an_uncalibrated_camera(self, make_robot):
+        said = '\n'.join(map(str, grave(
+            self.listen(make_robot(), CameraInfo(width=128, height=96)))))
+        assert 'camera_calibration' in said
+
+    def test_no_camera_info(self, make_robot):
+        said = '\n'.join(map(str, grave(self.listen(make_robot(), None))))
+        assert 'no camera_info' in said
+
+    def test_a_camera_info_of_another_size(self, make_robot):
+        robot = make_robot()
+        info = info_from_intrinsics(robot.camera.resize(64, 48), Header())
+        timer = robot.node.create_timer(0.1, lambda: robot.infos.publish(info))
+        try:
+            said = '\n'.join(map(str, grave(self.listen(robot, None, frame_id=''))))
+        finally:
+            robot.node.destroy_timer(timer)
+        assert 'camera_info is for 64 x 48 px, the image has 128 x 96' in said
+
+    def test_old_images_without_a_frame(self, make_robot):
+        robot = make_robot()
+        findings = self.listen(robot, info_from_intrinsics(robot.camera, Header()),
+                               Time(sec=1), frame_id='')
+        said = '\n'.join(str(finding) for finding in findings if finding.level is Level.WARN)
+        assert 'use_sim_time' in said
+        assert 'the frame_id is empty' in said
