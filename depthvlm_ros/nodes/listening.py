@@ -101,7 +101,7 @@ def _images(topic: str, heard: Heard, seconds: float) -> Iterator[Finding]:
     """Judge the images: whether they come, can be read, and are of now."""
     if not heard.images:
         yield fail(f'{topic}: no image within {seconds:g} s',
-                   'if it is published, large messages get lost: see "Large messages" in README')
+                   'if it is published, large messages get lost: see "Topics" in README')
         return
     message, _ = heard.images[-1]
     rate_hz = len(heard.images) / seconds
