@@ -92,7 +92,7 @@ def test_every_executable_has_its_main(node):
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize('node', ['camera_node', 'depth_node'])
+@pytest.mark.parametrize('node', ['ask', 'camera_node', 'depth_node'])
 def test_ros2_run_finds_the_installed_executable(node):
     packages = pytest.importorskip('ament_index_python.packages')
     try:

@@ -10,10 +10,11 @@ leaves depth.png, cloud.ply and summary.json. It ends by itself.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 import signal
 import sys
+
+from depthvlm_ros.nodes.demo.node_process import stay_on_this_machine
 
 
 def parsed(args: list[str] | None) -> argparse.Namespace:
@@ -42,15 +43,6 @@ def parsed(args: list[str] | None) -> argparse.Namespace:
     if not options.image and (options.fx or options.info):
         parser.error('--fx and --info describe the camera of --image, which is missing')
     return options
-
-
-def stay_on_this_machine():
-    """Keep the demo's ROS 2 traffic to itself; children inherit this."""
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    if os.environ.get('ROS_DISTRO') == 'humble':
-        os.environ['ROS_LOCALHOST_ONLY'] = '1'
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
-    os.environ.setdefault('PYTHONUNBUFFERED', '1')
 
 
 def main(args: list[str] | None = None) -> int:

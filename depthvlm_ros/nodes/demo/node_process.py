@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 import signal
 import subprocess
 import sys
 
 PATIENCE_S = 8.0    # for a node to end after an interrupt
+# Best effort, the node's default, loses most raw images of a megapixel between two processes, and
+# on a busy machine some of the camera_info beside them too.
+RELIABLE_INPUT = {'qos_overrides./image.subscription.reliability': 'reliable',
+                  'qos_overrides./camera_info.subscription_any.reliability': 'reliable'}
 
 
 class NodeProcess:
@@ -33,6 +38,11 @@ class NodeProcess:
     def exit_code(self) -> int | None:
         """Return the exit code, None while it runs."""
         return self._child.poll()
+
+    @property
+    def pid(self) -> int:
+        """Return the process's number."""
+        return self._child.pid
 
     def last_lines(self, count: int = 12) -> str:
         """Return the last lines of its output, indented."""
@@ -68,3 +78,12 @@ def ros_arguments(parameters: dict) -> list[str]:
             text = repr(value)
         arguments += ['-p', f'{name}:={text}']
     return arguments
+
+
+def stay_on_this_machine():
+    """Keep this process's ROS 2 traffic to itself; children inherit that."""
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    if os.environ.get('ROS_DISTRO') == 'humble':
+        os.environ['ROS_LOCALHOST_ONLY'] = '1'
+    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+    os.environ.setdefault('PYTHONUNBUFFERED', '1')

@@ -14,7 +14,7 @@ import cv2
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.nodes.calibration_sources import CameraNumbers
 from depthvlm_ros.nodes.demo.cloud_file import unpack_rgb, write_ply
-from depthvlm_ros.nodes.demo.node_process import NodeProcess
+from depthvlm_ros.nodes.demo.node_process import NodeProcess, RELIABLE_INPUT
 from depthvlm_ros.nodes.demo.picture import depth_picture
 from depthvlm_ros.nodes.demo.questions import (
     is_correct,
@@ -35,8 +35,6 @@ from sensor_msgs_py import point_cloud2
 
 CAMERA_MODULE = 'depthvlm_ros.nodes.camera_node'
 DEPTH_MODULE = 'depthvlm_ros.nodes.depth_node'
-# Best effort, the node's default, loses most raw images of a megapixel between two processes.
-RELIABLE_INPUT = {'qos_overrides./image.subscription.reliability': 'reliable'}
 LONGEST_SIDE = 1280         # px; larger photos are scaled down, for the sake of their clouds
 ROOM_RATE_HZ = 10.0
 # The longest wait for depth images. The embedded model takes seconds, minutes on a machine that is
