@@ -23,6 +23,7 @@ PYTHON ?= python3
 # Pinned because a newer torch may bring gigabytes of CUDA: TORCH='torch==...' chooses another.
 TORCH ?= torch==2.13.0
 OUT ?= demo_output
+MINUTES ?= 30
 
 # Two builds of ROS 2 in one process do not go together: nothing of a sourced one gets through.
 SOURCED := $(subst :, ,$(AMENT_PREFIX_PATH):$(CMAKE_PREFIX_PATH):$(COLCON_PREFIX_PATH))
@@ -51,7 +52,7 @@ MADE := $(VENV)/made-$(call digest,pwd; $(RUN) -VV || $(PYTHON) -VV)
 FILLED := $(VENV)/filled-$(call digest,cat $(REQUIREMENTS); echo '$(TORCH)')
 BUILT := $(VENV)/built-$(call digest,find depthvlm_ros config launch -type f ! -name '*.pyc' | sort)
 
-.PHONY: help build demo test lint clean
+.PHONY: help build demo test soak lint clean
 help:  ## say what there is
 	@echo 'depthvlm_ros on a machine without ROS; everything is installed into $(VENV).'
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -68,6 +69,9 @@ demo: $(BUILT)  ## a camera through the node: depth, a cloud, answers, left in d
 
 test: lint  ## lint, then every test
 	@$(RUN_ROS) -m pytest $(ARGS)
+
+soak: $(BUILT)  ## a long run (MINUTES=30): images, questions, restarts, transitions, all counted
+	@$(RUN_ROS) -m depthvlm_ros.nodes.soak --minutes $(MINUTES)
 
 lint: $(BUILT)  ## ruff
 	@$(RUN) -m ruff check .

@@ -4,6 +4,7 @@ import math
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.spatial import (
+    distances_m,
     measure_box,
     measure_pixel,
     names_coordinates,
@@ -155,6 +156,27 @@ def test_references_turn_thousandths_into_pixels():
     assert (corner.u, corner.v) == (99.0, -0.5)
     assert everything.box == (-0.5, -0.5, 99.5, 79.5)
     assert everything.depth_m == 2.0
+
+
+@pytest.mark.parametrize('text', [
+    '{"bbox_2d": [0, 0, 1e-300, 500]}', '{"bbox_2d": [10, 999.9999999999999, 20, 1000]}'])
+def test_a_box_too_thin_for_pixels_never_raises(text):
+    assert len(references_in(text, wall(), CAMERA)) <= 1
+
+
+def test_a_label_with_half_a_character_can_be_written():
+    place, = read_places('{"point_2d": [500, 250], "label": "\\ud83d"}')
+    assert place.label.encode('utf-8') == b'?'
+
+
+def test_distances_run_straight_from_each_place_to_the_next():
+    depth_m = wall()
+    depth_m[60:, :] = np.nan
+    places = [measure_pixel(depth_m, CAMERA, u, v) for u, v in (
+        (48.0, 41.0), (93.0, 41.0), (48.0, 70.0), (48.0, 3.0), (48.0, 41.0))]
+    distances = distances_m(places)
+    np.testing.assert_allclose(distances, [1.0, np.nan, np.nan, 0.8])
+    assert distances_m(places[:1]) == distances_m([]) == []
 
 
 def test_depth_of_another_size_is_refused():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from depthvlm_ros import spatial
 from depthvlm_ros.model.prompt import encode_words
+from depthvlm_ros.model.stepping import Steps
 import torch
 from transformers import DynamicCache
 
@@ -56,9 +57,9 @@ class Decoding:
         self._model = model
         self._tokenizer = tokenizer
         self._stops = prompt.stops
-        self._pending = [*encode_words(tokenizer, question), *prompt.after_question]
-        self._position = view.next_position
-        self._cache = fork(view.cache)
+        self._question = [*encode_words(tokenizer, question), *prompt.after_question]
+        self._steps = None      # once the question has been read
+        self._last = None       # the last token, on the device
         self._ids = []
 
     @property
@@ -71,17 +72,23 @@ class Decoding:
         """Decode one token; return False once the answer has ended."""
         if self.ended:
             return False
+        hidden = self._read_question() if self._steps is None else self._steps.step(self._last)
+        self._last = self._model.lm_head(hidden).argmax(-1, keepdim=True)
+        self._take(int(self._last))
+        return not self.ended
+
+    def _read_question(self):
+        """Read the question behind the view's prefix; return the last hidden state."""
         device = self._model.device
-        ids = torch.tensor([self._pending], device=device)
-        positions = torch.arange(self._position, self._position + ids.shape[1], device=device)
+        ids = torch.tensor([self._question], device=device)
+        end = self.view.next_position + ids.shape[1]
+        positions = torch.arange(self.view.next_position, end, device=device)
+        cache = fork(self.view.cache)
         hidden = self._model.read(
             self._model.get_input_embeddings()(ids), positions.expand(3, 1, -1),
-            past_key_values=self._cache)
-        token = int(self._model.lm_head(hidden[:, -1]).argmax())
-        self._position += ids.shape[1]
-        self._pending = [token]
-        self._take(token)
-        return not self.ended
+            past_key_values=cache)
+        self._steps = Steps(self._model.model.language_model, cache, end, self.max_tokens)
+        return hidden[:, -1]
 
     def _take(self, token):
         if token in self._stops:
@@ -92,7 +99,7 @@ class Decoding:
             if len(self._ids) >= self.max_tokens:
                 self.ended = 'length'
         if self.ended:
-            self._cache = None
+            self._steps = None
 
     def answer(self):
         """Return the answer so far, the places in it measured in the view's depth."""

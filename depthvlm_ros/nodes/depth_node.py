@@ -16,6 +16,7 @@ from depthvlm_ros.nodes import parameters
 from depthvlm_ros.nodes.answering import Answering
 from depthvlm_ros.nodes.measuring import Measuring
 from depthvlm_ros.nodes.questions import Questions
+from depthvlm_ros.nodes.spinning import spin
 from depthvlm_ros.nodes.stream import Stream
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
@@ -242,16 +243,16 @@ def main(args=None) -> None:
     executor.add_node(node)
     broken = []
 
-    def spin():
+    def run():
         try:
-            executor.spin()
+            spin(executor)
         except Exception:  # whatever it was, it is logged and ends the process
             broken.append(True)
             node.get_logger().fatal(f'the executor broke:\n{traceback.format_exc()}')
         finally:
             stop.set()
 
-    spinning = threading.Thread(target=spin, name='executor', daemon=True)
+    spinning = threading.Thread(target=run, name='executor', daemon=True)
     spinning.start()
     stop.wait()
     ended = not broken and node.shut_down(STOP_S)

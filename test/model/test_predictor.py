@@ -65,7 +65,7 @@ def test_asking_never_encodes_the_image_again(predictor, rgb):
     model = predictor.model
     view = predictor.look(rgb, CAMERA)
     question = 'How far is the red box?'
-    with (Passes(model.model.visual) as seen, Passes(model.model.language_model) as read,
+    with (Passes(model.model.visual) as seen, Passes(model.model.language_model.norm) as read,
           Passes(model.lm_head) as said):
         answer = predictor.ask(view, question, max_tokens=5)
     asked = len(encode_words(predictor.tokenizer, question)) + len(predictor.prompt.after_question)

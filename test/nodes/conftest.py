@@ -4,12 +4,17 @@
 
 from array import array
 import contextlib
+import itertools
 import threading
 import time
 
+from builtin_interfaces.msg import Time
 import cv2
+from depthvlm_ros.camera import Intrinsics
+import numpy as np
 import pytest
 import rclpy
+from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
@@ -74,9 +79,10 @@ def wait_until(condition, timeout_s=10.0):
 @contextlib.contextmanager
 def spinning(node, threads=4):
     """Spin a node in the background."""
+    from depthvlm_ros.nodes.spinning import spin
     executor = MultiThreadedExecutor(num_threads=threads, context=node.context)
     executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread = threading.Thread(target=spin, args=(executor,), daemon=True)
     thread.start()
     try:
         yield executor
@@ -102,6 +108,47 @@ def make_depth_node(checkpoint, ros):
 
 
 @pytest.fixture
+def active(make_depth_node, make_robot):
+    """Return a function that makes an active node and a robot that it has joined."""
+    def make(topics=(), **values):
+        node, robot = make_depth_node(**{'max_tokens': 6, **values}), make_robot()
+        for topic, kind in topics:
+            robot.subscribe(kind, topic)
+        node.trigger_configure()
+        node.trigger_activate()
+        assert robot.until(robot.connected)
+        return node, robot
+    return make
+
+
+@pytest.fixture
+def slow_down():
+    """Return a function that makes passes over images, or tokens, take longer."""
+    def slow(node, pass_s=0.0, token_s=0.0):
+        model = node._predictor.model
+        model.model.visual.register_forward_hook(lambda *_: time.sleep(pass_s))
+        model.lm_head.register_forward_hook(lambda *_: time.sleep(token_s))
+    return slow
+
+
+@pytest.fixture
+def say():
+    """Return a function that puts words into the model's mouth, for one question at a time."""
+    def say(node, words):
+        predictor = node._predictor
+        ids = predictor.tokenizer(words, add_special_tokens=False)['input_ids']
+        turn = itertools.cycle([*ids, min(predictor.prompt.stops)])
+
+        def put(module, inputs, logits):
+            logits[:] = 0
+            logits[:, next(turn)] = 1
+            return logits
+        predictor.model.lm_head.register_forward_hook(put)
+        return len(ids)
+    return say
+
+
+@pytest.fixture
 def make_robot(ros):
     """Return a function that makes the robot's side of the depth node."""
     with contextlib.ExitStack() as stack:
@@ -113,6 +160,23 @@ def make_robot(ros):
         yield make
 
 
+@pytest.fixture
+def make_action_client(ros):
+    """Return a function that makes a client of ~/answer, on a node of its own."""
+    from depthvlm_ros.action import AnswerQuery
+    with contextlib.ExitStack() as stack:
+        def make():
+            node = Node('client', context=ros)
+            stack.callback(node.destroy_node)
+            # Before the node spins: an executor that meets a half-made client breaks.
+            client = ActionClient(node, AnswerQuery, 'depthvlm/answer')
+            stack.callback(client.destroy)
+            stack.enter_context(spinning(node, threads=2))
+            assert client.wait_for_server(20.0)
+            return client
+        yield make
+
+
 class Robot:
     """
     A camera that publishes, subscribers that keep what they get, and a client.
@@ -120,6 +184,8 @@ class Robot:
     :param compressed: publish CompressedImage.
     :param info_qos: of camera_info.
     """
+
+    camera = Intrinsics(128, 96, 100.0, 105.0, 60.0, 50.0)
 
     def __init__(self, ros, compressed=False, info_qos=10):
         self.node = Node('robot', context=ros)
@@ -154,6 +220,25 @@ class Robot:
             self.infos.publish(info)
         self.images.publish(
             compressed_message(rgb, header) if self.compressed else image_message(rgb, header))
+
+    @staticmethod
+    def picture(seed=0):
+        """Return noise of the camera's size."""
+        return np.random.default_rng(seed).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+
+    def show(self, node, sec=1, seed=0):
+        """Publish a picture and wait until the node has it."""
+        from depthvlm_ros.nodes.conversions import info_from_intrinsics
+        before = node.stream.statistics.received
+        self.publish(self.picture(seed), info_from_intrinsics(self.camera, Header()),
+                     Time(sec=sec))
+        assert self.until(lambda: node.stream.statistics.received > before)
+
+    def ask(self, question='How far is the red box?', **fields):
+        """Ask the depth node and return the response."""
+        from depthvlm_ros.srv import SpatialQuery
+        return self.call(SpatialQuery, 'depthvlm/spatial_query',
+                         SpatialQuery.Request(question=question, **fields))
 
     def call(self, kind, name, request, timeout_s=20.0):
         """Call a service and return its response."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from builtin_interfaces.msg import Time
+from depthvlm_ros.action import AnswerQuery
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
 from lifecycle_msgs.msg import Transition
@@ -148,10 +149,21 @@ def start(**values):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
 
 
+def ask_for_long(robot, client):
+    """Send a goal that takes long; return the future of its result when words are coming."""
+    words = []
+    goal = client.send_goal_async(
+        AnswerQuery.Goal(question='How far?', max_tokens=4096), feedback_callback=words.append)
+    assert robot.until(goal.done)
+    ended = goal.result().get_result_async()
+    assert robot.until(lambda: words)
+    return ended
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_as_a_process_it_works_and_ends_with_0_on_a_signal(
-        checkpoint, make_robot, number):
+        checkpoint, make_robot, make_action_client, number):
     robot = make_robot()
     robot.subscribe(Image, DEPTH)
     process = start(model=checkpoint, device='cpu', autostart='true')
@@ -164,13 +176,16 @@ def test_as_a_process_it_works_and_ends_with_0_on_a_signal(
             sent += 1
             publish(robot, sent)
             return robot.until(lambda: robot.got[DEPTH], 0.5)
-        assert robot.until(answered, 20.0)
+        assert robot.until(answered, 60.0)
+        ended = ask_for_long(robot, make_action_client())
         publish(robot, 1000)    # so that it may be in the middle of a pass
         process.send_signal(number)
         _, log = process.communicate(timeout=15)
+        assert robot.until(ended.done), 'an open goal is told, too'
     finally:
         process.kill()
         process.communicate()
+    assert ended.result().result.status == AnswerQuery.Result.CANCELLED
     assert process.returncode == 0, log
     assert 'Traceback' not in log
 

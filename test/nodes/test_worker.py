@@ -132,6 +132,47 @@ def test_questions_take_turns(make):
     assert sorted(bench.log[1:3]) == sorted(bench.log[3:5]) == ['a', 'b']
 
 
+def test_a_short_question_is_not_held_up_by_a_long_one(make):
+    bench = make(token_s=0.002)
+    frame = Frame('f')
+    bench.worker.ask(bench.question('long', frame, tokens=300))
+    bench.until(lambda: bench.log.count('long') > 3)
+    bench.worker.ask(bench.question('short', frame, tokens=3))
+    bench.until(lambda: bench.ended)
+    assert [question.text for question in bench.ended] == ['short']
+    first = bench.log.index('short')
+    assert bench.log[first:first + 5] == ['short', 'long', 'short', 'long', 'short']
+
+
+def test_each_token_is_told_with_the_words_so_far(make):
+    bench, told = make(), []
+    question = bench.question('q', Frame('f'), tokens=3)
+    question.on_token = lambda question: told.append((question.words, question.ending))
+    bench.worker.ask(question)
+    bench.until(lambda: bench.ended)
+    assert told == [('x', None), ('xx', None), ('xxx', None)]
+
+
+def test_a_question_that_is_given_up_ends_before_its_next_token(make):
+    bench = make()
+    question = bench.question('q', Frame('f'), tokens=10**6)
+    question.given_up = lambda: question.tokens >= 5
+    bench.worker.ask(question)
+    bench.until(lambda: bench.ended)
+    assert (question.ending, question.tokens, question.words) == (Ending.CANCELLED, 5, 'xxxxx')
+
+
+def test_giving_up_holds_in_mid_look(make):
+    bench = make()
+    bench.gate.clear()
+    question = bench.question('q', Frame('f'))
+    bench.worker.ask(question)
+    assert bench.looking.wait(5.0)
+    question.given_up = lambda: True
+    bench.worker.end_overdue(time.monotonic())
+    assert question.ending is Ending.CANCELLED
+
+
 def test_a_stream_under_load_leaves_answers_their_share_and_no_more(make):
     bench = make(look_s=0.05, token_s=0.002)
     frame = Frame('asked')

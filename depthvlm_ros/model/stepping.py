@@ -1,0 +1,80 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+One token at a time through the language model, with as little around it as can be.
+
+The layers' own weights and norms, in their own order, over a key-value cache of fixed size. At
+one token the general forward pass spends most of its time on masks, positions and copies of the
+cache; none of these is needed here. It gives the same numbers (`pytest
+test/model/test_stepping.py`).
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+class Steps:
+    """
+    The way of an answer's tokens, behind what is cached already.
+
+    :param language_model: transformers' Qwen3VLTextModel.
+    :param cache: a DynamicCache of one row, which is copied.
+    :param position: of the next token: text has the same one on all three axes.
+    :param most: how many tokens may come.
+    """
+
+    def __init__(self, language_model, cache, position, most):
+        self._model = language_model
+        weight = language_model.norm.weight
+        self._filled = cache.layers[0].keys.shape[2]
+        self._keys, self._values = [], []
+        for layer in cache.layers:
+            for held, stored in ((self._keys, layer.keys), (self._values, layer.values)):
+                _, heads, length, width = stored.shape
+                room = stored.new_empty(1, heads, length + most, width)
+                room[:, :, :length] = stored
+                held.append(room)
+        positions = torch.arange(position, position + most, device=weight.device)
+        self._cos, self._sin = language_model.rotary_emb(weight, positions.expand(3, 1, -1))
+        self._taken = 0
+
+    def step(self, token):
+        """
+        Read one more token.
+
+        :param token: (1, 1) int64, on the model's device.
+        :return: (1, hidden), the last hidden state after the norm.
+        """
+        model, at = self._model, self._taken
+        cos, sin = self._cos[:, at:at + 1, None], self._sin[:, at:at + 1, None]
+        x = model.embed_tokens(token)
+        for number, layer in enumerate(model.layers):
+            x = x + self._attend(layer.self_attn, layer.input_layernorm(x), number, cos, sin)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        self._taken += 1
+        self._filled += 1
+        return model.norm(x)[:, -1]
+
+    def _attend(self, attention, x, number, cos, sin):
+        """Return the attention's output for one token, whose key and value are kept."""
+        heads = (1, 1, -1, attention.head_dim)
+        query = rotate(attention.q_norm(attention.q_proj(x).view(heads)), cos, sin)
+        key = rotate(attention.k_norm(attention.k_proj(x).view(heads)), cos, sin)
+        end = self._filled + 1
+        self._keys[number][:, :, self._filled] = key[:, 0]
+        self._values[number][:, :, self._filled] = attention.v_proj(x).view(heads)[:, 0]
+        out = F.scaled_dot_product_attention(
+            query.transpose(1, 2), self._keys[number][:, :, :end],
+            self._values[number][:, :, :end], scale=attention.scaling, enable_gqa=True)
+        return attention.o_proj(out.reshape(1, 1, -1))
+
+
+def rotate(x, cos, sin):
+    """
+    Turn heads by their position (RoPE, halves side by side).
+
+    :param x: (1, 1, heads, width).
+    :param cos: (1, 1, 1, width); sin likewise.
+    """
+    low, high = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-high, low), dim=-1) * sin

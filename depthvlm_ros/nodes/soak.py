@@ -1,0 +1,261 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A long run: `make soak MINUTES=30`, or `python -m depthvlm_ros.nodes.soak --minutes 30`.
+
+A depth node runs as a process of its own, in rounds of images, broken ones among them, and
+questions; the camera dies and comes back, with camera_info by stamp and latched in turn; the node
+is deactivated and cleaned up in the middle of its work. In the counted part of each round every
+image must give one output of each kind, or be counted as dropped or refused. The last line is
+JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import contextmanager, suppress
+import json
+from pathlib import Path
+import signal
+import sys
+import tempfile
+import threading
+import time
+
+from depthvlm_ros.nodes.demo.node_process import (
+    NodeProcess,
+    RELIABLE_INPUT,
+    stay_on_this_machine,
+)
+
+DEPTH_MODULE = 'depthvlm_ros.nodes.depth_node'
+COUNTED_S = 20.0        # of each round
+ROUGH_S = 4.0           # of images and questions while transitions go on
+AWAY_S = 1.0            # between the camera's death and its return
+ASK_S = 1.0             # between questions
+BROKEN_EVERY = 25       # images
+LOADING_S = 1800.0
+PATIENCE_S = 30.0
+# OK; and while the node is deactivated, or has no image since: NO_IMAGE, BUSY, CANCELLED,
+# INACTIVE.
+EXPECTED = (0, 1, 8, 10, 11)
+DEEP = {f'qos_overrides./depthvlm/depth/{name}.publisher.depth': 200
+        for name in ('image', 'camera_info', 'points', 'image_color')}
+
+
+def say(text: str) -> None:
+    """Print a line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def resident_mb(pid: int) -> float:
+    """Return a process's resident memory."""
+    for line in Path(f'/proc/{pid}/status').read_text().splitlines():
+        if line.startswith('VmRSS:'):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f'process {pid} has no VmRSS, wanted a living one')
+
+
+class Soak:
+    """
+    The rounds.
+
+    :param robot: soak_rig.Robot, which a thread spins.
+    :param node: the depth node's process.
+    :param rate_hz: of the images.
+    """
+
+    def __init__(self, robot, node: NodeProcess, rate_hz: float):
+        self._robot, self._node, self._rate_hz = robot, node, rate_hz
+        self._sent = self._asked = 0
+        self._latencies_s: list[float] = []
+        self._streamed_s = 0.0
+        self._sums = dict.fromkeys(('sent', 'published', 'dropped', 'refused', 'missing'), 0)
+        self.errors: list[str] = []
+        self.transitions = self.rounds = 0
+
+    def run(self, minutes: float) -> dict:
+        """Go round until the time is over; return the figures."""
+        self._wait_until(lambda: self._robot.joined() and self._alive(), LOADING_S, 'joined')
+        until_s, start_mb = time.monotonic() + 60 * minutes, None
+        while start_mb is None or time.monotonic() < until_s:
+            self.rounds += 1
+            self._counted_round()
+            memory_mb = resident_mb(self._node.pid)
+            start_mb = start_mb or memory_mb
+            self._restart_camera()
+            self._transitions_meanwhile()
+            left_min = max(0.0, until_s - time.monotonic()) / 60
+            say(f'round {self.rounds}: {self._sums["published"]} of {self._sums["sent"]} images, '
+                f'{self._sums["missing"]} outputs missing, {len(self.errors)} errors, '
+                f'{memory_mb:.0f} MB; {left_min:.1f} minutes left')
+            if not self._alive():
+                self.errors.append(f'the node ended with {self._node.exit_code}')
+                break
+        return self._figures(start_mb, memory_mb)
+
+    def _counted_round(self) -> None:
+        """Publish and ask in peace, and hold what came against what the node says."""
+        robot = self._robot
+        robot.begin()
+        before = robot.settled_tally(0) or {}
+        begin_s = time.monotonic()
+        self._stream(COUNTED_S, broken=True)
+        self._streamed_s += time.monotonic() - begin_s
+        counts = robot.counts()
+        after = robot.settled_tally(before.get('received', 0) + counts.sent) or {}
+        change = {name: after.get(name, 0) - before.get(name, 0) for name in after}
+        if change.get('received') != counts.sent:
+            self.errors.append(f'{counts.sent} images were sent, the node received '
+                               f'{change.get("received")}')
+        self._wait_until(lambda: len(counts.outputs) >= change['published']
+                         and not counts.missing(), PATIENCE_S)
+        lost = abs(len(counts.outputs) - change.get('published', 0))
+        if change.get('failed'):
+            self.errors.append(f'{change["failed"]} images failed')
+        for name, count in (('sent', counts.sent), ('published', len(counts.outputs)),
+                            ('dropped', change.get('dropped', 0)),
+                            ('refused', change.get('refused', 0)),
+                            ('missing', counts.missing() + lost)):
+            self._sums[name] += count
+        self._latencies_s += counts.latencies_s
+
+    def _restart_camera(self) -> None:
+        """Let the camera die and come back as the other kind of driver."""
+        self._robot.stop_camera()
+        time.sleep(AWAY_S)
+        self._robot.start_camera(info_once=self.rounds % 2 == 1)
+        self._wait_until(self._robot.joined, PATIENCE_S, 'joined the camera again')
+
+    def _transitions_meanwhile(self) -> None:
+        """Deactivate in the middle of images and questions; clean up too, every other round."""
+        from lifecycle_msgs.msg import Transition
+        streaming = threading.Thread(target=self._stream, args=(ROUGH_S,))
+        streaming.start()
+        time.sleep(ROUGH_S / 4)
+        names = ['DEACTIVATE', 'ACTIVATE']
+        if self.rounds % 2 == 0:
+            names[1:1] = ['CLEANUP', 'CONFIGURE']
+        for name in names:
+            if not self._robot.change(getattr(Transition, f'TRANSITION_{name}')):
+                self.errors.append(f'the transition {name} failed')
+            self.transitions += 1
+        streaming.join()
+        self._wait_until(self._robot.joined, PATIENCE_S, 'joined again')
+        self._wait_for_depth()
+
+    def _wait_for_depth(self) -> None:
+        """Publish slowly until depth comes again."""
+        self._robot.begin()
+        until_s = time.monotonic() + PATIENCE_S
+        while not self._robot.counts().outputs and time.monotonic() < until_s:
+            self._robot.send(self._sent)
+            time.sleep(0.5)
+
+    def _stream(self, seconds: float, broken: bool = False) -> None:
+        """Publish at the rate, and ask."""
+        begin_s, number = time.monotonic(), 0
+        next_ask_s = begin_s
+        while (now_s := time.monotonic()) - begin_s < seconds:
+            self._robot.send(self._sent, broken and number % BROKEN_EVERY == BROKEN_EVERY - 1)
+            self._sent += 1
+            number += 1
+            if now_s >= next_ask_s:
+                self._robot.ask(self._asked)
+                self._asked += 1
+                next_ask_s += ASK_S
+            time.sleep(max(0.0, begin_s + number / self._rate_hz - time.monotonic()))
+
+    def _wait_until(self, condition, seconds: float, what: str = '') -> None:
+        """Wait for a condition; not met, it is an error where it has a name."""
+        until_s = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > until_s or not self._alive():
+                if what:
+                    self.errors.append(f'the node has not {what} within {seconds:.0f} s')
+                return
+            time.sleep(0.05)
+
+    def _alive(self) -> bool:
+        return self._node.exit_code is None
+
+    def _figures(self, start_mb: float, end_mb: float) -> dict:
+        """Return the last line's figures."""
+        import numpy as np
+        p50_ms, p99_ms = (1e3 * np.percentile(self._latencies_s, (50, 99))
+                          if self._latencies_s else (float('nan'),) * 2)
+        statuses = dict(self._robot.statuses)
+        bad = {name: n for name, n in statuses.items() if name not in EXPECTED}
+        if bad:
+            self.errors.append(f'answers with unexpected statuses: {bad}')
+        return {'hz': self._sums['published'] / self._streamed_s, 'p50_ms': float(p50_ms),
+                'p99_ms': float(p99_ms), **self._sums, 'errors': len(self.errors),
+                'questions': self._asked, 'statuses': {str(k): n for k, n in statuses.items()},
+                'rounds': self.rounds, 'transitions': self.transitions,
+                'rss_start_mb': start_mb, 'rss_end_mb': end_mb}
+
+
+@contextmanager
+def spun_robot():
+    """Give a Robot that a thread spins, and take rclpy down after it."""
+    from depthvlm_ros.nodes.soak_rig import Robot
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    robot, executor = Robot(), SingleThreadedExecutor()
+    executor.add_node(robot)
+
+    def spin():
+        with suppress(ExternalShutdownException):
+            executor.spin()
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    try:
+        yield robot
+    finally:
+        executor.shutdown()
+        thread.join(2.0)
+        robot.client.destroy()
+        robot.destroy_node()
+        rclpy.try_shutdown()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run, and return the exit code: 0 where nothing was missing and no error came."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[1])
+    parser.add_argument('--minutes', type=float, default=30.0)
+    parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--rate', type=float, default=4.0, metavar='HZ', help='of the images')
+    options = parser.parse_args(args)
+    stay_on_this_machine()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix='depthvlm_soak_') as folder:
+        node = NodeProcess(DEPTH_MODULE, {
+            'model': options.model, 'device': options.device, 'autostart': True,
+            'cloud_stride': 4, **RELIABLE_INPUT, **DEEP}, Path(folder) / 'depth_node.log')
+        try:
+            with spun_robot() as robot:
+                soak = Soak(robot, node, options.rate)
+                figures = soak.run(options.minutes)
+        except KeyboardInterrupt:
+            say('soak: interrupted')
+            return 130
+        finally:
+            node.stop()
+        if node.exit_code:
+            soak.errors.append(f'the node left with {node.exit_code} when told to end')
+            figures['errors'] += 1
+        for error in soak.errors:
+            say(f'error: {error}')
+        if soak.errors:
+            say(node.last_lines())
+    print(json.dumps({name: round(value, 2) if isinstance(value, float) else value
+                      for name, value in figures.items()}))
+    return 1 if soak.errors or figures['missing'] else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,106 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+import importlib.util
+import math
+
+from builtin_interfaces.msg import Time
+from depthvlm_ros.msg import Pixel
+from depthvlm_ros.nodes.transforms import NoTransformError, UnknownFrameError
+from depthvlm_ros.srv import SpatialQuery
+import numpy as np
+import pytest
+from std_msgs.msg import Header
+
+pytestmark = pytest.mark.ros
+
+FRAME = 'camera_optical_frame'
+STATUS = SpatialQuery.Response
+
+
+@pytest.mark.skipif(importlib.util.find_spec('tf2_ros') is not None, reason='tf2_ros is installed')
+def test_without_tf_words_and_depths_are_kept(active):
+    node, robot = active()
+    robot.show(node)
+    answer = robot.ask(target_frame='map', pixels=[Pixel(u=5.0, v=5.0)])
+    assert answer.status == STATUS.TF_UNAVAILABLE
+    assert 'tf2_ros' in answer.message
+    assert answer.answer
+    assert answer.points_frame == 'map'
+    reference, = answer.references
+    assert reference.depth > 0
+    assert all(math.isnan(value) for value in (
+        reference.point.x, reference.point.y, reference.point.z))
+    assert robot.ask(target_frame=FRAME).status == STATUS.OK, 'that is where they are already'
+
+
+class Table:
+    """Transforms from a table, in place of tf."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def matrix(self, target_frame, source_frame, stamp):
+        if isinstance(self.found, Exception):
+            raise self.found
+        assert (target_frame, source_frame, stamp) == ('map', FRAME, Time(sec=1))
+        return self.found
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(('error', 'status'), [
+    (UnknownFrameError('no frame map'), STATUS.UNKNOWN_FRAME),
+    (NoTransformError('extrapolation'), STATUS.NO_TRANSFORM)])
+def test_where_there_is_no_transform_only_the_points_are_unknown(active, error, status):
+    node, robot = active()
+    robot.show(node)
+    node.stream.transforms = Table(error)
+    answer = robot.ask(target_frame='map', pixels=[Pixel(u=5.0, v=5.0)])
+    assert answer.status == status
+    assert str(error) in answer.message
+    assert answer.answer
+    assert answer.references[0].depth > 0
+    assert math.isnan(answer.references[0].point.z)
+
+
+def test_points_are_brought_into_the_target_frame(active):
+    node, robot = active()
+    robot.show(node)
+    here = robot.ask(question='', pixels=[Pixel(u=5.0, v=9.0)]).references[0].point
+    # The usual camera on a robot: its z is ahead, its x to the right, 1 m up.
+    node.stream.transforms = Table(np.array(
+        [[0, 0, 1, 0.5], [-1, 0, 0, 0], [0, -1, 0, 1.0], [0, 0, 0, 1]]))
+    answer = robot.ask(question='', pixels=[Pixel(u=5.0, v=9.0)], target_frame='map')
+    there = answer.references[0].point
+    assert (answer.status, answer.points_frame) == (STATUS.OK, 'map')
+    assert (there.x, there.y, there.z) == pytest.approx((here.z + 0.5, -here.x, 1.0 - here.y))
+
+
+def test_transforms_of_the_real_tf2(active):
+    pytest.importorskip('tf2_ros', reason='tf2_ros comes with ROS 2 itself, not from PyPI')
+    from geometry_msgs.msg import TransformStamped
+    from tf2_ros import StaticTransformBroadcaster, TransformBroadcaster
+    node, robot = active()
+    robot.show(node, sec=100)
+    static, moving = StaticTransformBroadcaster(robot.node), TransformBroadcaster(robot.node)
+    fixed = TransformStamped(header=Header(frame_id='base'), child_frame_id=FRAME)
+    fixed.transform.translation.x, fixed.transform.rotation.w = 0.5, 1.0
+    static.sendTransform(fixed)
+    pixels = {'question': '', 'pixels': [Pixel(u=5.0, v=5.0)]}
+    here = robot.ask(**pixels).references[0].point
+
+    def status(frame):
+        return robot.ask(target_frame=frame, **pixels).status
+    assert robot.until(lambda: status('base') == STATUS.OK, 20.0)
+    there = robot.ask(target_frame='base', **pixels).references[0].point
+    assert (there.x, there.y, there.z) == pytest.approx((here.x + 0.5, here.y, here.z))
+    assert status('nowhere') == STATUS.UNKNOWN_FRAME
+    later = TransformStamped(
+        header=Header(frame_id='map', stamp=Time(sec=200)), child_frame_id='base')
+    later.transform.rotation.w = 1.0
+
+    def sent():
+        moving.sendTransform(later)
+        return status('map') == STATUS.NO_TRANSFORM
+    assert robot.until(sent, 20.0)
