@@ -31,7 +31,8 @@ ARGUMENTS = [
     *NODE_ARGUMENTS,
     ('image_reliability', 'best_effort',
      "'best_effort' joins any camera, but loses many images that are larger than what DDS buffers "
-     "(often half a megabyte); 'reliable' loses none, from a camera that publishes reliably"),
+     "(often half a megabyte); 'reliable' loses none, nor their camera_info, from a camera that "
+     'publishes reliably'),
     ('params_file', '', 'YAML with parameters of the node; empty: their defaults'),
     ('namespace', '', 'Namespace of the node and its topics'),
     ('rviz', 'false', 'true: also start RViz'),
@@ -65,6 +66,8 @@ def depth_node(values):
         topic = resolved(values['namespace'], image_topic)
         chosen |= {f'qos_overrides.{name}.subscription.reliability': 'reliable'
                    for name in (topic, f'{topic}/compressed')}
+        info = resolved(values['namespace'], info_topic)
+        chosen[f'qos_overrides.{info}.subscription_any.reliability'] = 'reliable'
     return Node(
         package=PACKAGE, executable='depth_node', name=NODE, namespace=values['namespace'],
         parameters=[defaults, *params_file, {**chosen, 'autostart': True}],

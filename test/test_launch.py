@@ -152,6 +152,8 @@ def test_images_are_joined_reliably_on_request(tmp_path, arguments, topic):
     values = parameters_of(
         started(tmp_path, image_reliability='reliable', **arguments)['depth_node'])
     assert values[name.format(topic)] == values[name.format(f'{topic}/compressed')] == 'reliable'
+    info = f'{topic.rpartition("/")[0]}/camera_info'
+    assert values[f'qos_overrides.{info}.subscription_any.reliability'] == 'reliable'
     values = parameters_of(started(tmp_path, **arguments)['depth_node'])
     assert not [key for key in values if 'qos_overrides' in key]
 
