@@ -10,6 +10,8 @@ from depthvlm_ros.model.stepping import Steps
 import torch
 from transformers import DynamicCache
 
+PIECE = 128     # tokens of a question that are read at once
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -40,8 +42,10 @@ class Decoding:
     """
     Greedy decoding of one question about one view.
 
-    The first step reads the question behind the view's prefix, every step gives one token;
-    nothing of the image is encoded again. Another thread may read `text`, `tokens` and `ended`.
+    The first steps read the question behind the view's prefix, a piece each, so that a long one
+    does not hold up others; every further step gives one token, as does the one that reads the
+    last piece. Nothing of the image is encoded again. Another thread may read `text`, `tokens`
+    and `ended`.
 
     :param max_tokens: most tokens of the answer, >= 1.
     :raises ValueError: max_tokens below 1.
@@ -57,7 +61,9 @@ class Decoding:
         self._model = model
         self._tokenizer = tokenizer
         self._stops = prompt.stops
-        self._question = [*encode_words(tokenizer, question), *prompt.after_question]
+        self._unread = [*encode_words(tokenizer, question), *prompt.after_question]
+        self._cache = fork(view.cache)
+        self._position = view.next_position
         self._steps = None      # once the question has been read
         self._last = None       # the last token, on the device
         self._ids = []
@@ -69,26 +75,32 @@ class Decoding:
 
     @torch.inference_mode()
     def step(self):
-        """Decode one token; return False once the answer has ended."""
+        """Decode one token, or read a piece of a long question; False once it has ended."""
         if self.ended:
             return False
-        hidden = self._read_question() if self._steps is None else self._steps.step(self._last)
+        if self._steps is not None:
+            hidden = self._steps.step(self._last)
+        else:
+            hidden = self._read_piece()
+            if self._unread:
+                return True
+            self._steps = Steps(self._model.model.language_model, self._cache, self._position,
+                                self.max_tokens)
+            self._cache = None
         self._last = self._model.lm_head(hidden).argmax(-1, keepdim=True)
         self._take(int(self._last))
         return not self.ended
 
-    def _read_question(self):
-        """Read the question behind the view's prefix; return the last hidden state."""
+    def _read_piece(self):
+        """Read the next piece of the question behind what was read; the last hidden state."""
         device = self._model.device
-        ids = torch.tensor([self._question], device=device)
-        end = self.view.next_position + ids.shape[1]
-        positions = torch.arange(self.view.next_position, end, device=device)
-        cache = fork(self.view.cache)
-        hidden = self._model.read(
+        piece, self._unread = self._unread[:PIECE], self._unread[PIECE:]
+        ids = torch.tensor([piece], device=device)
+        positions = torch.arange(self._position, self._position + len(piece), device=device)
+        self._position += len(piece)
+        return self._model.read(
             self._model.get_input_embeddings()(ids), positions.expand(3, 1, -1),
-            past_key_values=cache)
-        self._steps = Steps(self._model.model.language_model, cache, end, self.max_tokens)
-        return hidden[:, -1]
+            past_key_values=self._cache)[:, -1]
 
     def _take(self, token):
         if token in self._stops:
@@ -99,7 +111,7 @@ class Decoding:
             if len(self._ids) >= self.max_tokens:
                 self.ended = 'length'
         if self.ended:
-            self._steps = None
+            self._steps = self._cache = None
 
     def answer(self):
         """Return the answer so far, the places in it measured in the view's depth."""

@@ -53,3 +53,21 @@ def test_the_view_keeps_its_prefix(predictor, view):
     predictor.ask(view, 'How far is the red box?', max_tokens=8)
     for layer, keys in zip(view.cache.layers, before):
         assert torch.equal(layer.keys, keys)
+
+
+def test_a_long_question_is_read_in_pieces_and_answered_alike(predictor, view, monkeypatch):
+    question = 'How far is the red box, and what is to its left? ' * 8
+    whole = predictor.ask(view, question, max_tokens=6)
+    monkeypatch.setattr('depthvlm_ros.model.decoding.PIECE', 16)
+    read = []
+    hook = predictor.model.model.language_model.register_forward_hook(
+        lambda _, args, kwargs, out: read.append(kwargs['inputs_embeds'].shape[1]),
+        with_kwargs=True)
+    decoding = predictor.begin(view, question, max_tokens=6)
+    try:
+        while decoding.step():
+            pass
+    finally:
+        hook.remove()
+    assert len(read) > 4 and set(read[:-1]) == {16}
+    assert decoding.text == whole.text
