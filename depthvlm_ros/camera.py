@@ -23,6 +23,30 @@ DISTORTION_COEFFICIENTS = {
     'rational_polynomial': (8, 12, 14),
     'equidistant': (4,),
 }
+# What is beyond is taken for broken numbers, before it costs memory.
+MAX_SIZE_PX = 16384
+MAX_PIXELS = 2**26
+FOCAL_OF_SIZE = (1e-2, 1e3)     # fx over width, fy over height: 178 degrees to 0.06
+MAX_CENTRE_OF_SIZE = 20.0       # how far off the image the principal point may be, in images
+ROTATION_TOLERANCE = 0.02       # of R against a rotation matrix, in each number
+NOT_SHOWN_PX = -30000.0         # where a map leads that leads nowhere
+RADII = 1024                    # at so many distances from the axis a lens is looked at
+
+
+def check_image_size(height: int, width: int, what: str = 'the image') -> None:
+    """
+    Check that an image has a bearable size.
+
+    :param height: in px.
+    :param width: in px.
+    :param what: whose size it is.
+    :raises ValueError: zero or absurd sizes.
+    """
+    if not (0 < height <= MAX_SIZE_PX and 0 < width <= MAX_SIZE_PX):
+        raise ValueError(
+            f'{what} is {width} x {height}, wanted 1 to {MAX_SIZE_PX} pixels each way')
+    if height * width > MAX_PIXELS:
+        raise ValueError(f'{what} is {width} x {height}, wanted {MAX_PIXELS} pixels at most')
 
 
 @dataclass(frozen=True)
@@ -156,12 +180,11 @@ class Calibration:
             raise ValueError(
                 'K is all zeros, which means uncalibrated: calibrate the camera '
                 '(for example with camera_calibration) and publish its CameraInfo')
-        if self.k[0] <= 0 or self.k[4] <= 0:
-            raise ValueError(f'K has focal lengths {self.k[0]} and {self.k[4]}, wanted positive')
-        if any(self.p) and (self.p[0] <= 0 or self.p[5] <= 0):
-            raise ValueError(f'P has focal lengths {self.p[0]} and {self.p[5]}, wanted positive')
-        self._check_distortion()
         self._check_size()
+        self._check_matrix('K', self._raw_matrix())
+        self._check_matrix('P', self._rectified_matrix())
+        self._check_rotation()
+        self._check_distortion()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -229,14 +252,35 @@ class Calibration:
     def _check_size(self):
         """Check that the calibrated size holds the region of interest and a pixel or more."""
         roi = self.roi
-        if self.width < 1 or self.height < 1:
-            raise ValueError(
-                f'the calibrated size is {self.width} x {self.height}, wanted positive pixels')
-        if (roi.x_offset + roi.width > self.width or roi.y_offset + roi.height > self.height):
+        check_image_size(self.height, self.width, 'the calibrated size')
+        if (min(roi.x_offset, roi.y_offset, roi.width, roi.height) < 0
+                or roi.x_offset + (roi.width or self.width) > self.width
+                or roi.y_offset + (roi.height or self.height) > self.height):
             raise ValueError(f'{roi} lies outside the calibrated {self.width} x {self.height}')
         if min(self.size) < 1:
             raise ValueError(
                 f'binning {self.binning_x} x {self.binning_y} leaves nothing of the image')
+
+    def _check_matrix(self, name: str, matrix: tuple[float, float, float, float]):
+        """Check that a camera matrix is one of a camera of this size."""
+        fx, fy, cx, cy = matrix
+        least, most = FOCAL_OF_SIZE
+        if not (fx > 0 and fy > 0):
+            raise ValueError(f'{name} has focal lengths {fx} and {fy}, wanted positive ones')
+        if not (least <= fx / self.width <= most and least <= fy / self.height <= most):
+            raise ValueError(f'{name} has focal lengths {fx} and {fy}, wanted pixels, {least} to '
+                             f'{most} of the size {self.width} x {self.height}')
+        if max(abs(cx) / self.width, abs(cy) / self.height) > MAX_CENTRE_OF_SIZE:
+            raise ValueError(f'{name} has the principal point ({cx}, {cy}), wanted pixels of an '
+                             f'image of {self.width} x {self.height}')
+
+    def _check_rotation(self):
+        """Check that R, where it counts, is a rotation that looks the camera's way."""
+        rotation = self._rotation()
+        with np.errstate(over='ignore', invalid='ignore'):
+            off = np.abs(rotation @ rotation.T - np.eye(3)).max()
+        if not off <= ROTATION_TOLERANCE or np.linalg.det(rotation) < 0:
+            raise ValueError(f'R is {list(self.r)}, wanted a rotation matrix, or all zeros')
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,8 +288,9 @@ class Rectification:
     """
     The way from a raw image to the rectified one.
 
-    :param map_u: (H, W) float32, the raw column that each rectified pixel shows, in px.
-    :param map_v: (H, W) float32, the raw row that each rectified pixel shows, in px.
+    :param map_u: (H, W) float32, the raw column that each rectified pixel shows, in px;
+        NOT_SHOWN_PX where it shows none, because the lens does not reach so far from its axis.
+    :param map_v: (H, W) float32, the raw row that each rectified pixel shows, in px; as map_u.
     """
 
     map_u: np.ndarray
@@ -268,7 +313,7 @@ class Rectification:
         """
         Return the rectified image, black where the raw one shows nothing.
 
-        :param raw: (H, W) or (H, W, C), uint8.
+        :param raw: (H, W) or (H, W, C), uint8 or float32.
         :raises ValueError: an image of another size than the maps'.
         """
         if raw.shape[:2] != self.map_u.shape:
@@ -278,7 +323,7 @@ class Rectification:
         return cv2.remap(raw, *self._fixed_point, cv2.INTER_LINEAR)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=4)
 def _rectification(calibration: Calibration) -> Rectification | None:
     """Return the calibration's maps, or None where raw and rectified image agree."""
     raw = _matrix(calibration._folded(calibration._raw_matrix()))
@@ -291,7 +336,53 @@ def _rectification(calibration: Calibration) -> Rectification | None:
     d = np.array(calibration.d if calibration.distorted else (0.0,) * 4)
     fisheye = calibration.distorted and calibration.distortion_model == 'equidistant'
     make = cv2.fisheye.initUndistortRectifyMap if fisheye else cv2.initUndistortRectifyMap
-    return Rectification(*make(raw, d, rotation, rectified, (width, height), cv2.CV_32FC1))
+    map_u, map_v = make(raw, d, rotation, rectified, (width, height), cv2.CV_32FC1)
+    radius = _radii(calibration, rotation)
+    beyond = ~(radius < _reach(calibration, radius[np.isfinite(radius)].max(initial=0.0)))
+    for each in (map_u, map_v):
+        each[beyond | ~(np.abs(each) < -NOT_SHOWN_PX)] = NOT_SHOWN_PX
+    return Rectification(map_u, map_v)
+
+
+def _radii(calibration: Calibration, rotation: np.ndarray) -> np.ndarray:
+    """
+    Return how far from the lens's axis each rectified pixel's ray is.
+
+    :return: (H, W) float32, the tangent of the angle; infinite for rays that look back.
+    """
+    camera = calibration.intrinsics
+    across = (np.arange(camera.width) - camera.cx) / camera.fx
+    down = (np.arange(camera.height) - camera.cy) / camera.fy
+    x, y, z = (np.add.outer(down * row[1] + row[2], across * row[0], dtype=np.float32)
+               for row in rotation.T)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return np.where(z > 0, np.hypot(x, y) / z, np.inf)
+
+
+def _reach(calibration: Calibration, farthest: float) -> float:
+    """
+    Return how far from the axis the distortion's polynomials hold.
+
+    From the distance on at which the picture would turn back towards the axis they stand for no
+    lens: the same raw pixel would be shown twice.
+
+    :param farthest: where to stop looking.
+    """
+    if not calibration.distorted:
+        return math.inf
+    radius = np.linspace(0.0, farthest, RADII)[1:]
+    d = np.array(calibration.d)
+    with np.errstate(over='ignore', invalid='ignore', divide='ignore'):
+        if calibration.distortion_model == 'equidistant':
+            angle = np.arctan(radius)
+            shown = angle * (1 + np.polyval([*d[3::-1], 0.0], angle**2))
+        else:
+            k1, k2, k3 = d[0], d[1], d[4] if len(d) > 4 else 0.0
+            shown = radius * (1 + np.polyval([k3, k2, k1, 0.0], radius**2))
+            if len(d) >= 8:
+                shown /= 1 + np.polyval([d[7], d[6], d[5], 0.0], radius**2)
+        turns = np.flatnonzero(~(np.diff(shown, prepend=0.0) > 0))
+    return radius[turns[0]] if turns.size else math.inf
 
 
 def _matrix(numbers: tuple[float, ...]) -> np.ndarray:

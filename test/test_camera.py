@@ -67,7 +67,17 @@ def test_roi_and_binning_are_folded_in():
     ({'distortion_model': 'heavy'}, "model is 'heavy', wanted one of"),
     ({'d': (0.1, 0.2)}, 'plumb_bob has 2 coefficients, wanted 4 or 5'),
     ({'width': 0}, 'size is 0 x 240'),
+    ({'width': 2**32 - 1}, 'size is 4294967295 x 240, wanted 1 to 16384'),
+    ({'width': 16000, 'height': 16000}, 'wanted 67108864 pixels at most'),
+    ({'k': (1e-300, *K[1:])}, 'K has focal lengths 1e-300'),
+    ({'k': (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)}, 'wanted pixels, 0.01 to'),
+    ({'p': (1.0, 0, 0, 0, 0, 1.0, 0, 0, 0, 0, 1.0, 0)}, 'P has focal lengths 1.0'),
+    ({'p': (280.0, 0, -1e9, *P[3:])}, 'P has the principal point'),
+    ({'r': (2.0, *EYE[1:])}, 'wanted a rotation matrix'),
+    ({'r': (1.0, *EYE[1:8], -1.0)}, 'wanted a rotation matrix'),
+    ({'r': (1e300,) * 9}, 'wanted a rotation matrix'),
     ({'roi': Roi(300, 0, 100, 100)}, 'outside the calibrated'),
+    ({'roi': Roi(40, 20, 0, 0)}, 'outside the calibrated'),
     ({'roi': Roi(0, 0, 2, 2), 'binning_x': 4}, 'binning 4 x 1'),
 ])
 def test_numbers_that_are_no_calibration_are_named(changed, named):
@@ -118,6 +128,30 @@ def test_apply_remaps_and_knows_what_the_raw_image_does_not_show():
     assert maps.valid.mean() == pytest.approx(0.25, abs=0.01)
     with pytest.raises(ValueError, match='10 x 20, wanted 320 x 240'):
         maps.apply(raw[:20, :10])
+
+
+@pytest.mark.parametrize(('model', 'd'), [
+    ('plumb_bob', (-0.4, 0.0, 0.0, 0.0, 0.0)),
+    ('rational_polynomial', (-0.4, 0.0, 0.0, 0.0, 0.0, 0.01, 0.0, 0.0)),
+    ('equidistant', (-0.3, 0.0, 0.0, 0.0))])
+def test_nothing_is_shown_from_where_the_polynomials_turn_back(model, d):
+    wide = (60.0, 0, 160.0, 0, 0, 60.0, 120.0, 0, 0, 0, 1, 0)
+    maps = calibration(distortion_model=model, d=d, p=wide,
+                       k=(80.0, 0, 160.0, 0, 80.0, 120.0, 0, 0, 1)).rectification()
+    row = maps.valid[120]
+    assert 0.2 < row.mean() < 0.95
+    assert (np.diff(np.flatnonzero(row)) == 1).all(), 'one stretch, without a ghost beyond'
+    assert (np.diff(maps.map_u[120][row]) > 0).all()
+    rectified = maps.apply(np.full((240, 320), 200, np.uint8))
+    assert not rectified[cv2.dilate(maps.valid.astype(np.uint8), np.ones((3, 3))) == 0].any()
+
+
+def test_a_camera_that_is_turned_away_shows_nothing_behind_it():
+    away = cv2.Rodrigues(np.array([0.0, 2.5, 0.0]))[0]
+    for model, d in (('plumb_bob', PLUMB_BOB), ('equidistant', EQUIDISTANT)):
+        maps = calibration(distortion_model=model, d=d, r=tuple(away.ravel())).rectification()
+        assert not maps.valid.any()
+        assert not maps.apply(np.full((240, 320, 3), 200, np.uint8)).any()
 
 
 def test_calibrations_of_the_same_numbers_are_equal():

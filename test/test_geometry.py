@@ -1,5 +1,6 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
+import cv2
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.geometry import (
     checked_depth,
@@ -9,6 +10,7 @@ from depthvlm_ros.geometry import (
     unproject,
     valid_range,
 )
+from depthvlm_ros.synthetic import Scene
 import numpy as np
 import pytest
 
@@ -87,6 +89,32 @@ def test_depth_edges_mark_both_sides_of_a_jump():
     assert not depth_edges(depth_m, 0.51).any()
     with pytest.raises(ValueError, match='threshold is 0'):
         depth_edges(depth_m, 0)
+
+
+def flying(depth_m, true_m, reach_px=3):
+    """Return which depths are 5 cm + 5 % off every true surface within some pixels."""
+    padded = np.pad(true_m, reach_px, mode='edge')
+    height, width = true_m.shape
+    off_m = np.min([np.abs(depth_m - near_m) - 0.05 * near_m for near_m in (
+        padded[v:v + height, u:u + width]
+        for v in range(2 * reach_px + 1) for u in range(2 * reach_px + 1))], axis=0)
+    return off_m > 0.05
+
+
+@pytest.mark.parametrize('blur_px', [1.0, 1.5])
+def test_depth_edges_are_where_pixels_fly(blur_px):
+    """Hold the figures of docs/experiments.md: true depth, blurred as networks blur it."""
+    before, after, lost = [], [], []
+    for seed in range(6):
+        true_m = Scene.random(seed).render(Intrinsics.centred(320, 240, 260.0)).depth_m
+        depth_m = 1 / cv2.GaussianBlur(1 / true_m, (0, 0), blur_px)
+        fly, kept = flying(depth_m, true_m), ~depth_edges(depth_m, 0.05)
+        before.append(fly.mean())
+        after.append(fly[kept].mean())
+        lost.append(1 - kept[~fly].mean())
+    assert np.mean(before) > 0.003
+    assert np.mean(after) < 0.1 * np.mean(before)
+    assert np.mean(lost) < 0.02, 'what does not fly is kept'
 
 
 def test_depth_of_another_size_is_refused():

@@ -16,6 +16,8 @@ import sys
 import cv2
 from depthvlm_ros.camera import Calibration, Intrinsics, Roi
 from depthvlm_ros.geometry import organised_points
+from depthvlm_ros.nodes.compression import compressed_size, rgb_from_bytes
+from depthvlm_ros.nodes.encodings import ENCODINGS, packed_rows
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
@@ -28,63 +30,68 @@ except (ImportError, AttributeError) as error:
         f'NumPy or OpenCV than the {np.__version__} and {cv2.__version__} found here (a cv_bridge '
         'built against NumPy 1 needs numpy < 2, and none works with OpenCV 5)') from error
 
-MAX_SIZE_PX = 16384     # an image side beyond this is taken for a broken message
 MM_PER_M = 1000.0
 MAX_MM = 65535
 POINT_STEP = 32         # bytes of a point: x 0, y 4, z 8, rgb 16, and padding as PCL lays it out
 POINT_BYTES = np.dtype({'names': ['xyz', 'rgb'], 'formats': ['V12', 'V4'], 'offsets': [0, 16],
                         'itemsize': POINT_STEP})    # copied as bytes, which is fastest
-# The type-named encodings carry no colour order; OpenCV's own is meant by custom.
-COLOUR_OF_TYPE = {'8UC1': 'mono8', '8UC3': 'bgr8', '8UC4': 'bgra8'}
-BYTES_PER_PIXEL = {
-    'mono8': 1, '8UC1': 1, 'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1,
-    'mono16': 2, 'yuv422': 2, 'yuv422_yuy2': 2, 'rgb8': 3, 'bgr8': 3, '8UC3': 3, 'rgba8': 4,
-    'bgra8': 4, '8UC4': 4}
 
 _bridge = CvBridge()
 
 
 def rgb_from_image(message: Image) -> np.ndarray:
     """
-    Return the image of a sensor_msgs/Image.
+    Return the image of a sensor_msgs/Image, of any encoding in encodings.ENCODINGS.
 
-    :return: (H, W, 3) uint8.
+    What cv_bridge gets has neither padding, of which it takes bytes for pixels where it is no
+    multiple of their size, nor big-endian numbers, which it cannot turn under NumPy 2.
+
+    :return: (H, W, 3) uint8; numbers of 16 bits are scaled to 8, alpha is left out.
     :raises ValueError: no colour or grey image, or data that does not fit the header's numbers.
     """
-    _check_image(message)
-    message = _without_padding(message)
-    encoding = COLOUR_OF_TYPE.get(message.encoding)
+    height, width = message.height, message.width
+    rows = packed_rows(message.data, message.encoding, height, width, message.step,
+                       bool(message.is_bigendian))
+    kind = ENCODINGS[message.encoding]
+    if kind.code is not None:
+        pixels = np.ascontiguousarray(rows)
+        return cv2.cvtColor(
+            pixels if kind.chroma else pixels.reshape(height, width, kind.channels), kind.code)
+    whole = rows.size == len(message.data) and not message.is_bigendian
+    plain = Image(height=height, width=width, encoding=kind.plain, step=rows.shape[1],
+                  data=message.data if whole else _bytes(rows))
     try:
-        if encoding is None:
-            return np.ascontiguousarray(_bridge.imgmsg_to_cv2(message, 'rgb8'))
-        pixels = _bridge.imgmsg_to_cv2(message, 'passthrough')
+        return np.ascontiguousarray(_bridge.imgmsg_to_cv2(plain, 'rgb8'))
     except (CvBridgeError, cv2.error, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ValueError(
-            f'an image of encoding {message.encoding!r} cannot be read ({error}), wanted a '
-            'colour or grey encoding such as rgb8, bgr8 or mono8') from error
-    code = {'mono8': cv2.COLOR_GRAY2RGB, 'bgr8': cv2.COLOR_BGR2RGB,
-            'bgra8': cv2.COLOR_BGRA2RGB}[encoding]
-    return cv2.cvtColor(np.ascontiguousarray(pixels), code)
+            f'an image of encoding {message.encoding!r} cannot be read: {error}') from error
 
 
 def rgb_from_compressed(message: CompressedImage) -> np.ndarray:
     """
     Return the image of a sensor_msgs/CompressedImage.
 
-    :return: (H, W, 3) uint8.
-    :raises ValueError: data that is no JPEG or PNG picture.
+    :return: (H, W, 3) uint8; numbers of 16 bits are scaled to 8, alpha is left out.
+    :raises ValueError: data that is no whole JPEG or PNG picture of a bearable size.
     """
-    wanted = f'a compressed image ({message.format!r}, {len(message.data)} bytes) cannot be read'
-    if not len(message.data):
-        raise ValueError(f'{wanted}: it is empty')
     try:
-        pixels = _bridge.compressed_imgmsg_to_cv2(message, 'bgr8')
-    except (CvBridgeError, cv2.error, ValueError, TypeError, KeyError, RuntimeError,
-            AttributeError) as error:
-        raise ValueError(f'{wanted}, wanted JPEG or PNG: {error}') from error
-    if pixels is None or pixels.ndim != 3:
-        raise ValueError(f'{wanted}, wanted JPEG or PNG')
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return rgb_from_bytes(bytes(message.data), message.format)
+    except ValueError as error:
+        raise ValueError(_unreadable(message, error)) from error
+
+
+def image_size(message: Image | CompressedImage) -> tuple[int, int]:
+    """
+    Return the (height, width) in px that a message tells of, decoding nothing.
+
+    :raises ValueError: a compressed image that tells none.
+    """
+    if isinstance(message, Image):
+        return message.height, message.width
+    try:
+        return compressed_size(bytes(message.data))
+    except ValueError as error:
+        raise ValueError(_unreadable(message, error)) from error
 
 
 def depth_image(depth_m: np.ndarray, encoding: str, header: Header) -> Image:
@@ -188,37 +195,10 @@ def info_from_intrinsics(intrinsics: Intrinsics, header: Header) -> CameraInfo:
     return info
 
 
-def _check_image(message: Image) -> None:
-    """Check that a message's data is as long as its numbers say."""
-    height, width = message.height, message.width
-    if not (0 < height <= MAX_SIZE_PX and 0 < width <= MAX_SIZE_PX):
-        raise ValueError(
-            f'the image is {width} x {height}, wanted 1 to {MAX_SIZE_PX} pixels each way')
-    wanted = message.step * height
-    if len(message.data) != wanted:
-        raise ValueError(
-            f'the image has {len(message.data)} bytes, wanted step x height = {wanted}')
-
-
-def _without_padding(message: Image) -> Image:
-    """
-    Return the message with rows that are as long as their pixels.
-
-    cv_bridge takes the padding of rows for pixels where it is no multiple of their size.
-    """
-    pixel_bytes = BYTES_PER_PIXEL.get(message.encoding)
-    if pixel_bytes is None:
-        return message
-    row_bytes = message.width * pixel_bytes
-    if message.step < row_bytes:
-        raise ValueError(f'a row of {message.width} pixels of {message.encoding} is '
-                         f'{message.step} bytes long, wanted at least {row_bytes}')
-    if message.step == row_bytes:
-        return message
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    return Image(header=message.header, height=message.height, width=message.width,
-                 encoding=message.encoding, is_bigendian=message.is_bigendian, step=row_bytes,
-                 data=_bytes(rows[:, :row_bytes]))
+def _unreadable(message: CompressedImage, error: ValueError) -> str:
+    """Return why a compressed image cannot be used."""
+    return (f'a compressed image ({message.format[:40]!r}, {len(message.data)} bytes) cannot be '
+            f'read: {error}')
 
 
 def _image(pixels: np.ndarray, encoding: str, header: Header) -> Image:

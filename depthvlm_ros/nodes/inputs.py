@@ -8,7 +8,7 @@ from collections.abc import Callable
 import threading
 
 from depthvlm_ros.camera import Calibration
-from depthvlm_ros.nodes.conversions import calibration_from_info
+from depthvlm_ros.nodes.conversions import calibration_from_info, image_size
 from depthvlm_ros.nodes.pairing import Pairing, Stamped
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
@@ -52,15 +52,19 @@ class Inputs:
     it once, latched; so there are two, and the pairing ignores what comes twice.
 
     :param on_image: called with each image and its Calibration, or the ValueError instead of it.
-    :param on_error: called with each exception that on_image raises.
+    :param on_error: called with what happened and each exception that on_image raises; and with a
+        ValueError and 'refused' for each image whose stamp or header cannot be used, or that
+        found no camera_info.
+    :param sync: how images find their camera_info, see Pairing.
     """
 
     def __init__(self, node: Node, transport: str, tolerance_s: float,
                  on_image: Callable[[Image | CompressedImage, Calibration | ValueError], None],
-                 on_error: Callable[[str, Exception], None]):
+                 on_error: Callable[..., None], sync: str = 'auto'):
         self._node = node
         self._on_image, self._on_error = on_image, on_error
-        self._pairing = Pairing(round(tolerance_s * NS_PER_S))
+        self._pairing = Pairing(round(tolerance_s * NS_PER_S), sync)
+        self._newest_stamp_ns, self._fault = 0, ''
         self._lock = threading.Lock()
         self._group = MutuallyExclusiveCallbackGroup()
         compressed = transport == 'compressed'
@@ -78,13 +82,14 @@ class Inputs:
 
     @property
     def reason(self) -> str:
-        """Return why images find no camera_info, where they do not."""
-        return self._pairing.reason
+        """Return why images cannot be used or find no camera_info, where that is so."""
+        return self._fault or self._pairing.reason
 
     def forget(self) -> None:
         """Forget images that wait, as when time jumps back."""
         with self._lock:
             self._pairing.clear()
+            self._newest_stamp_ns = 0
 
     def destroy(self) -> None:
         """Unsubscribe."""
@@ -99,10 +104,38 @@ class Inputs:
             qos_overriding_options=QoSOverridingOptions(POLICIES, entity_id=entity_id))
 
     def _take_image(self, message: Image | CompressedImage) -> None:
-        size = None if isinstance(message, CompressedImage) else (message.height, message.width)
+        try:
+            image = _stamped(message.header, image_size(message), message)
+        except ValueError as error:
+            self._refuse(str(error))
+            return
         with self._lock:
-            pairs = self._pairing.add_image(_stamped(message.header, size, message))
+            self._fault = self._stamp_fault(image.stamp_ns)
+            pairs = [] if self._fault else self._pairing.add_image(image)
+            given_up = self._fault or self._pairing.given_up
+        if given_up:
+            self._refuse(given_up)
         self._hand_on(pairs)
+
+    def _stamp_fault(self, stamp_ns: int) -> str:
+        """
+        Return what is wrong with an image's stamp, '' for nothing.
+
+        One that goes back costs that image alone: a camera or a bag that begins again goes on
+        from there.
+        """
+        if stamp_ns <= 0:
+            return ("the image's stamp is zero: see that the driver stamps its images with the "
+                    'time of exposure')
+        before_ns, self._newest_stamp_ns = self._newest_stamp_ns, stamp_ns
+        if stamp_ns < before_ns:
+            return (f"the image's stamp went back by {(before_ns - stamp_ns) / NS_PER_S:.3f} s: "
+                    'see that one camera alone publishes the topic, and with a bag that loops '
+                    'set use_sim_time')
+        return ''
+
+    def _refuse(self, reason: str) -> None:
+        self._on_error('an image was refused', ValueError(reason), 'refused')
 
     def _take_info(self, message: CameraInfo) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from depthvlm_ros.camera import Calibration, Intrinsics
 from depthvlm_ros.geometry import valid_range
-from depthvlm_ros.nodes.conversions import rgb_from_compressed, rgb_from_image
+from depthvlm_ros.nodes.conversions import image_size, rgb_from_compressed, rgb_from_image
 from depthvlm_ros.nodes.worker import FrameRefusedError
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
@@ -65,16 +65,16 @@ def look(source: Source, predictor, rectify: bool, min_m: float, max_m: float) -
     """
     if isinstance(source.calibration, ValueError):
         raise FrameRefusedError(f'camera_info: {source.calibration}')
-    compressed = isinstance(source.message, CompressedImage)
+    read = rgb_from_compressed if isinstance(source.message, CompressedImage) else rgb_from_image
+    height, width = source.calibration.size
     try:
-        rgb = (rgb_from_compressed if compressed else rgb_from_image)(source.message)
+        told = image_size(source.message)
+        if told != (height, width):     # before a byte is decoded: that may be large
+            raise ValueError(f'the image is {told[1]} x {told[0]} px, but camera_info is for '
+                             f'{width} x {height}: publish the one of this image')
+        rgb = read(source.message)
     except ValueError as error:
         raise FrameRefusedError(str(error)) from error
-    height, width = source.calibration.size
-    if rgb.shape[:2] != (height, width):
-        raise FrameRefusedError(
-            f'the image is {rgb.shape[1]} x {rgb.shape[0]} px, but camera_info is for '
-            f'{width} x {height}: publish the one of this image')
     maps = source.calibration.rectification() if rectify else None
     if maps is not None:
         rgb = maps.apply(rgb)

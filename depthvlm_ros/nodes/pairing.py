@@ -4,8 +4,9 @@
 Which calibration belongs to which image.
 
 Some drivers publish camera_info with every image, under its stamp; others once, latched, or
-rarely. An image takes the info of its own stamp; where none comes, the newest of its frame_id
-and size. While infos come by stamp an image waits for its own, at most until the next image.
+rarely. With 'auto' an image takes the info of its own stamp; where none comes, the newest of its
+frame_id and size; while infos come by stamp an image waits for its own, at most until the next
+image. With 'stamp' only the info of its own stamp will do; with 'newest' stamps do not matter.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from depthvlm_ros.camera import Calibration
 
 KEPT_INFOS = 32
+MODES = ('auto', 'stamp', 'newest')
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,19 @@ class Pairing:
     Joins images with calibrations.
 
     :param tolerance_ns: how far two stamps may be apart to count as one.
+    :param mode: 'auto', 'stamp' or 'newest'.
+    :raises ValueError: another mode.
 
-    `reason` says why the latest image has found no calibration, '' where it has.
+    `reason` says why the latest image has found no calibration, '' where it has; `given_up` why
+    the one before it never found one, '' where it did.
     """
 
-    def __init__(self, tolerance_ns: int = 0):
+    def __init__(self, tolerance_ns: int = 0, mode: str = 'auto'):
+        if mode not in MODES:
+            raise ValueError(f'sync is {mode!r}, wanted one of {list(MODES)}')
         self.tolerance_ns = tolerance_ns
+        self.mode = mode
+        self.given_up = ''
         self.reason = 'no image has arrived'
         self._infos: OrderedDict[int, Stamped] = OrderedDict()
         self._newest: Stamped | None = None
@@ -66,9 +75,9 @@ class Pairing:
         waiting = self._waiting
         if waiting is None:
             return []
-        if self._same_stamp(waiting, info):
+        if self.mode != 'newest' and self._same_stamp(waiting, info):
             self._by_stamp = True
-        elif self._by_stamp or not self._fits(waiting, info):
+        elif self.mode == 'stamp' or self._by_stamp or not self._fits(waiting, info):
             return []
         self._waiting = None
         self.reason = ''
@@ -76,23 +85,28 @@ class Pairing:
 
     def add_image(self, image: Stamped) -> list[tuple[Stamped, Calibration | ValueError]]:
         """Take an image; return the images that have their calibration now, oldest first."""
-        pairs = []
-        if self._newest is None:
-            self.reason = 'images arrive, but no camera_info'
-        if self._waiting is not None:
-            # Its own info was lost, or the driver no longer sends one with every image.
-            self._by_stamp = False
-            pairs += self._with_newest(self._waiting)
-            self._waiting = None
-        info = self._of_stamp(image)
+        pairs = self._let_go()
+        info = None if self.mode == 'newest' else self._of_stamp(image)
         if info is not None:
             self._by_stamp = True
             self.reason = ''
             return [*pairs, (image, info.value)]
-        found = [] if self._by_stamp else self._with_newest(image)
+        wait = self._by_stamp or (self.mode == 'stamp' and self._newest is not None)
+        found = [] if wait else self._with_newest(image)
         if not found:
             self._waiting = image
         return pairs + found
+
+    def _let_go(self) -> list[tuple[Stamped, Calibration | ValueError]]:
+        """Let the image go that waits, as the next one is here: with the newest info, or none."""
+        waiting, self._waiting, self.given_up = self._waiting, None, ''
+        if waiting is None:
+            return []
+        # Its own info was lost, or the driver no longer sends one with every image.
+        self._by_stamp = False
+        pairs = self._with_newest(waiting)
+        self.given_up = '' if pairs else self.reason
+        return pairs
 
     def clear(self) -> None:
         """Forget the image that waits and all infos but the newest, as when time jumps back."""
@@ -102,7 +116,15 @@ class Pairing:
 
     def _with_newest(self, image: Stamped) -> list[tuple[Stamped, Calibration | ValueError]]:
         """Pair an image with the newest calibration, if that fits."""
-        if self._newest is None or not self._fits(image, self._newest):
+        if self._newest is None:
+            self.reason = ('images arrive, but no camera_info: remap camera_info to the topic of '
+                           'this camera, and see that its driver publishes one')
+            return []
+        if self.mode == 'stamp':
+            self.reason = ('camera_info has other stamps than the images: set sync to auto or '
+                           'newest, or sync_tolerance to how far they are apart')
+            return []
+        if not self._fits(image, self._newest):
             return []
         self.reason = ''
         return [(image, self._newest.value)]
@@ -122,10 +144,10 @@ class Pairing:
         """Tell whether an info of another stamp may be an image's; if not, say why."""
         if info.frame_id and info.frame_id != image.frame_id:
             self.reason = (f'camera_info is of frame {info.frame_id!r}, the image of '
-                           f'{image.frame_id!r}')
+                           f'{image.frame_id!r}: remap camera_info to the topic of this camera')
             return False
         if image.size is not None and info.size is not None and image.size != info.size:
             self.reason = (f'camera_info is for {info.size[1]} x {info.size[0]} px, the image has '
-                           f'{image.size[1]} x {image.size[0]}')
+                           f'{image.size[1]} x {image.size[0]}: publish the one of this image')
             return False
         return True

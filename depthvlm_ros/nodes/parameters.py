@@ -71,6 +71,10 @@ TABLE = (
     Row('rectify', True,
         'the image is raw: undo its distortion; false: it has been rectified already',
         Change.NOT_ACTIVE),
+    Row('sync', 'auto',
+        "how images find their camera_info: 'stamp', 'newest' of their frame and size, or 'auto' "
+        '(stamp where it comes so, else newest)',
+        Change.NOT_ACTIVE, choices=('auto', 'stamp', 'newest')),
     Row('sync_tolerance', 0.0,
         's, how far the stamps of an image and its camera_info may be apart',
         Change.NOT_ACTIVE, (0.0, 1.0)),

@@ -57,7 +57,8 @@ class Stream:
                              node.value('max_questions'))
         try:
             self.inputs = Inputs(node, node.value('image_transport'),
-                                 node.value('sync_tolerance'), self._on_image, self.log_error)
+                                 node.value('sync_tolerance'), self._on_image, self.log_error,
+                                 node.value('sync'))
         except Exception:
             self.worker.stop(timeout_s=1.0)
             self.close()

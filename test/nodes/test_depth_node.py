@@ -194,11 +194,11 @@ def test_the_newest_image_wins(make_depth_node, make_robot):
     activate(node, robot)
     slow_down(node, 0.4)
     for i in range(8):
-        robot.publish(picture(i), info_of(), Time(sec=i))
+        robot.publish(picture(i), info_of(), Time(sec=1 + i))
         assert robot.until(lambda n=i + 1: node.stream.statistics.received == n)
     assert robot.until(lambda: len(robot.got[DEPTH]) >= 2)
     time.sleep(0.6)
-    assert [message.header.stamp.sec for message in robot.got[DEPTH]] == [0, 7]
+    assert [message.header.stamp.sec for message in robot.got[DEPTH]] == [1, 8]
     assert node.stream.worker.dropped == 6
 
 
@@ -210,7 +210,7 @@ def test_a_broken_image_does_not_stop_the_node(make_depth_node, make_robot):
             Image(height=0, width=0, encoding='rgb8'),
             Image(height=96, width=128, step=384, encoding='smell8', data=bytes(96 * 384)),
             Image(height=48, width=64, step=192, encoding='rgb8', data=bytes(48 * 192)))):
-        broken.header.stamp = Time(sec=i)
+        broken.header.stamp = Time(sec=1 + i)
         info = info_of()
         info.header = broken.header
         robot.infos.publish(info)
@@ -276,12 +276,12 @@ def test_max_rate_limits_the_passes(make_depth_node, make_robot):
     node, robot = make_depth_node(max_rate=2.0), make_robot()
     activate(node, robot)
     for i in range(5):
-        robot.publish(picture(), info_of(), Time(sec=i))
+        robot.publish(picture(), info_of(), Time(sec=1 + i))
         assert robot.until(lambda n=i + 1: node.stream.statistics.received == n)
     assert robot.until(lambda: node.stream.statistics.rate_limited == 4)
     time.sleep(0.5)
     robot.publish(picture(), info_of(), Time(sec=9))
-    assert robot.until(lambda: [m.header.stamp.sec for m in robot.got[DEPTH]] == [0, 9])
+    assert robot.until(lambda: [m.header.stamp.sec for m in robot.got[DEPTH]] == [1, 9])
 
 
 def test_enable_pauses_the_stream(make_depth_node, make_robot):

@@ -105,3 +105,42 @@ def test_clear_forgets_what_waits():
     pairing.add_image(image(1))
     pairing.clear()
     assert pairing.add_info(info(1)) == []
+
+
+def test_an_image_that_never_finds_an_info_is_given_up_with_the_reason():
+    pairing = Pairing()
+    pairing.add_image(image(1))
+    assert pairing.given_up == ''
+    pairing.add_image(image(2))
+    assert 'no camera_info: remap' in pairing.given_up
+    pairing.add_info(info(0, frame_id='rear'))
+    pairing.add_image(image(3))
+    assert "of frame 'rear'" in pairing.given_up
+    pairing.add_info(info(3))
+    pairing.add_image(image(4))
+    assert pairing.given_up == ''
+
+
+def test_by_stamp_alone():
+    pairing = Pairing(mode='stamp')
+    pairing.add_info(info(1, 'K1'))
+    assert pairing.add_image(image(2)) == []
+    assert values(pairing.add_info(info(2, 'K2'))) == [('image 2', 'K2')]
+    assert pairing.add_image(image(3)) == []
+    assert pairing.add_info(info(9)) == []
+    assert pairing.add_image(image(4)) == []
+    assert 'other stamps than the images: set sync' in pairing.given_up
+
+
+def test_by_the_newest_alone():
+    pairing = Pairing(mode='newest')
+    for stamp_ns in (1, 2):
+        pairing.add_info(info(stamp_ns, f'K{stamp_ns}'))
+    assert values(pairing.add_image(image(1))) == [('image 1', 'K2')], 'stamps do not matter'
+    assert values(pairing.add_image(image(2))) == [('image 2', 'K2')]
+    assert values(pairing.add_image(image(3))) == [('image 3', 'K2')], 'and nothing waits'
+
+
+def test_another_mode_is_refused():
+    with pytest.raises(ValueError, match="'guess', wanted one of"):
+        Pairing(mode='guess')
