@@ -43,7 +43,8 @@ def measure_one_prefill(predictor, questions=10, rounds=3, max_tokens=64):
 
     The ways of a question: *ours*, whose share of the one pass over the image is counted; *full*,
     the released code's: a pass for the depth with the output layer over every token, and another
-    with the image encoded anew that the words are generated from; *words*, that second pass alone.
+    with the image encoded anew that the words are generated from, by a general forward pass a
+    token; *words*, that second pass alone.
 
     :param predictor: model.Predictor.
     :param rounds: how often each way is timed; medians are taken.

@@ -12,6 +12,8 @@ test/model/test_stepping.py`).
 import torch
 import torch.nn.functional as F
 
+ROOM = 128      # tokens by which the cache grows, so that a bound that is never met costs nothing
+
 
 class Steps:
     """
@@ -27,13 +29,9 @@ class Steps:
         self._model = language_model
         weight = language_model.norm.weight
         self._filled = cache.layers[0].keys.shape[2]
-        self._keys, self._values = [], []
-        for layer in cache.layers:
-            for held, stored in ((self._keys, layer.keys), (self._values, layer.values)):
-                _, heads, length, width = stored.shape
-                room = stored.new_empty(1, heads, length + most, width)
-                room[:, :, :length] = stored
-                held.append(room)
+        self._keys = [layer.keys for layer in cache.layers]
+        self._values = [layer.values for layer in cache.layers]
+        self._grow(min(most, ROOM))
         positions = torch.arange(position, position + most, device=weight.device)
         self._cos, self._sin = language_model.rotary_emb(weight, positions.expand(3, 1, -1))
         self._taken = 0
@@ -45,6 +43,8 @@ class Steps:
         :param token: (1, 1) int64, on the model's device.
         :return: (1, hidden), the last hidden state after the norm.
         """
+        if self._filled == self._keys[0].shape[2]:
+            self._grow(ROOM)
         model, at = self._model, self._taken
         cos, sin = self._cos[:, at:at + 1, None], self._sin[:, at:at + 1, None]
         x = model.embed_tokens(token)
@@ -54,6 +54,14 @@ class Steps:
         self._taken += 1
         self._filled += 1
         return model.norm(x)[:, -1]
+
+    def _grow(self, tokens):
+        """Make room for more tokens, in memory that nothing else holds."""
+        for held in (self._keys, self._values):
+            for number, stored in enumerate(held):
+                _, heads, length, width = stored.shape
+                held[number] = stored.new_empty(1, heads, length + tokens, width)
+                held[number][:, :, :self._filled] = stored[:, :, :self._filled]
 
     def _attend(self, attention, x, number, cos, sin):
         """Return the attention's output for one token, whose key and value are kept."""

@@ -74,13 +74,13 @@ class SpatialClient:
 
     A method that ends in `_async` returns a future at once and may be awaited in callbacks; one
     that does not blocks its thread until the answer is there. Blocking methods may be called from
-    any thread while an executor spins the node in another one, and from several at once. Where
-    nothing spins the node, they spin it themselves meanwhile, with all its callbacks. From a
-    callback of the node's own single-threaded executor they would wait for themselves: that is a
-    RuntimeError.
+    any thread while an executor spins the node in another one, and from several at once. Where the
+    node belongs to no executor, they spin it themselves meanwhile, with all its callbacks; a node
+    in an executor is for that one to spin. From a callback of the node's own single-threaded
+    executor they would wait for themselves: that is a RuntimeError.
 
     What the node says, a failure too, is in the response's `status`. No response at all is a
-    NoAnswerError.
+    NoAnswerError; what keeps a request from being sent is the error in its future.
 
     :param node: yours; the client's services belong to it.
     :param name: the depth node's name, with its namespace; relative names start at your node's.
@@ -156,8 +156,8 @@ class SpatialClient:
         :raises ValueError: a field that no request can hold.
         """
         request = Measure.Request(
-            pixels=pixel_messages(pixels), target_frame=target_frame, camera=camera,
-            max_age=duration('max_age_s', max_age_s))
+            pixels=pixel_messages(pixels), target_frame=words('target_frame', target_frame),
+            camera=words('camera', camera), max_age=duration('max_age_s', max_age_s))
         return self._call_service(self._measure, request, timeout_s)
 
     def answer(self, question: str, on_words: Callable[[str], None] | None = None,
@@ -258,7 +258,7 @@ class SpatialClient:
         return future.done()
 
     def _is_spun(self) -> bool:
-        """Tell whether the node is in somebody's executor."""
+        """Tell whether the node is in an executor, which is somebody's to spin."""
         executor = self._node.executor
         return executor is not None and self._node in executor.get_nodes()
 
@@ -281,7 +281,8 @@ class SpatialClient:
         :raises RuntimeError: that, and what to do.
         """
         executor, frame = self._node.executor, sys._getframe()
-        while executor is not None and frame is not None:
+        # Others have threads to spare, though they too may run callbacks in their own methods.
+        while isinstance(executor, SingleThreadedExecutor) and frame is not None:
             if frame.f_locals.get('self') is executor:
                 raise RuntimeError(
                     f'{method}() was called from a callback of the executor of node '
@@ -304,10 +305,24 @@ def query_fields(question: str, timeout_s: float, *, pixels=(), box=(), target_f
         raise ValueError(f'box is {box}, wanted u_min, v_min, u_max, v_max')
     if not 0 <= max_tokens < 2 ** 32:
         raise ValueError(f'max_tokens is {max_tokens}, wanted 0 or more')
-    return {'question': question, 'pixels': pixel_messages(pixels), 'box': box,
-            'target_frame': target_frame, 'camera': camera, 'max_tokens': max_tokens,
+    return {'question': words('question', question), 'pixels': pixel_messages(pixels), 'box': box,
+            'target_frame': words('target_frame', target_frame),
+            'camera': words('camera', camera), 'max_tokens': max_tokens,
             'max_age': duration('max_age_s', max_age_s),
             'timeout': duration('timeout_s', timeout_s)}
+
+
+def words(name: str, text: str) -> str:
+    """
+    Return a text that can be sent.
+
+    :raises ValueError: no str, or one with half a surrogate pair, which UTF-8 cannot hold.
+    """
+    try:
+        text.encode()
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise ValueError(f'{name} is {text!r}, wanted text that UTF-8 can hold') from error
+    return text
 
 
 def pixel_messages(pixels: Iterable[tuple[float, float]]) -> list[Pixel]:

@@ -55,11 +55,16 @@ class Call:
         if self._end():
             self._result.set_result(answer)
 
-    def fail(self, reason: str) -> None:
-        """End without an answer."""
+    def fail(self, reason: str | Exception) -> None:
+        """
+        End without an answer.
+
+        :param reason: why, in words, or the error that kept the request from being sent.
+        """
         if self._end():
             self._drop()
-            self._result.set_exception(NoAnswerError(reason))
+            self._result.set_exception(
+                NoAnswerError(reason) if isinstance(reason, str) else reason)
 
     def look_after(self) -> None:
         """Send as soon as the server is there, and keep the limits."""
@@ -71,7 +76,10 @@ class Call:
                 self._drop()
         elif ready and not self._sent:
             self._sent, self._until_s = True, now_s + self._timeout_s
-            self._send(self)
+            try:
+                self._send(self)
+            except Exception as error:  # else it would come out of the executor that beats
+                self.fail(error)
         elif now_s >= self._until_s:
             self.fail(f'{self.what} did not answer in {self._timeout_s:g} s' if self._sent
                       else missing(self.what, self._wait_s))

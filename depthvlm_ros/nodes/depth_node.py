@@ -33,6 +33,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 ERROR = TransitionCallbackReturn.ERROR
 
 STOP_S = 4.0                # ros2 launch sends SIGTERM 5 s after SIGINT
+DEACTIVATE_S = 20.0         # for a pass under way to end; a large model on a CPU takes long
 ANSWERS_S = 0.5             # to answer questions that were ended
 SEND_S = 0.1                # for the executor to send such answers off
 
@@ -138,7 +139,7 @@ class DepthNode(LifecycleNode):
     @transition
     def on_deactivate(self, state) -> TransitionCallbackReturn:
         """Disconnect; open questions are answered CANCELLED."""
-        if not self._disconnect():
+        if not self._disconnect(DEACTIVATE_S):
             return ERROR
         self.get_logger().info('inactive')
         return SUCCESS
@@ -183,12 +184,12 @@ class DepthNode(LifecycleNode):
         self._answering.destroy()
         super().destroy_node()
 
-    def _disconnect(self) -> bool:
+    def _disconnect(self, timeout_s: float = STOP_S) -> bool:
         """Undo on_activate; return False where the worker hangs."""
         stream, self.stream = self.stream, None
         if stream is None:
             return True
-        ended = stream.stop(STOP_S)
+        ended = stream.stop(timeout_s)
         self._questions.waiting.until_none(ANSWERS_S)
         stream.close()
         return ended

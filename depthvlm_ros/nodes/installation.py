@@ -20,8 +20,8 @@ import sys
 from depthvlm_ros.nodes.findings import fail, Finding, ok, warn
 
 PYTHON = (3, 10), (3, 14)
-PACKAGES = {'numpy': '1.21', 'torch': '2.6', 'transformers': '5.17', 'tokenizers': '0.22',
-            'safetensors': '0.5', 'huggingface_hub': '1.3'}
+PACKAGES = {'numpy': '>=1.21', 'torch': '>=2.6', 'transformers': '>=5.17,<6',
+            'tokenizers': '>=0.22', 'safetensors': '>=0.5', 'huggingface_hub': '>=1.3'}
 OPTIONAL = {
     'tf2_ros': 'points stay in the optical frame: target_frame is answered TF_UNAVAILABLE',
     'launch_ros': 'there is no ros2 launch: start the nodes by themselves, as README shows',
@@ -50,14 +50,16 @@ def check_python() -> Iterator[Finding]:
 
 def check_packages() -> Iterator[Finding]:
     """Check the versions of what rosdep has no key for."""
-    for name, least in PACKAGES.items():
+    for name, wanted in PACKAGES.items():
+        least, _, limit = wanted.removeprefix('>=').partition(',<')
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield fail(f'{name} is not installed', f'{PIP} "{name}>={least}"')
+            yield fail(f'{name} is not installed', f'{PIP} "{name}{wanted}"')
             continue
-        if _numbers(version) < _numbers(least):
-            yield fail(f'{name} {version}', f'wanted {least} or newer: {PIP} "{name}>={least}"')
+        numbers = _numbers(version)
+        if numbers < _numbers(least) or limit and numbers >= _numbers(limit):
+            yield fail(f'{name} {version}', f'wanted {wanted}: {PIP} "{name}{wanted}"')
         else:
             yield ok(f'{name} {version}')
 
@@ -136,11 +138,19 @@ def check_device(device: str) -> Iterator[Finding]:
         yield fail(f'torch does not load: {error}', f'{PIP} --force-reinstall torch')
         return
     if place.type == 'cuda':
-        free, total = (n / 2**30 for n in torch.cuda.mem_get_info(place))
+        try:
+            free, total = (n / 2**30 for n in torch.cuda.mem_get_info(place))
+        except RuntimeError as error:
+            yield fail(f'{place} cannot be used: {str(error).partition(chr(10))[0]}',
+                       'look at nvidia-smi: end what fills the GPU, or restart a broken one; or '
+                       "set the node's parameter device to another one")
+            return
         name = torch.cuda.get_device_name(place)
         what = f'{name}: {free:.1f} of {total:.1f} GiB free, torch built for CUDA ' \
                f'{torch.version.cuda}'
         yield ok(what)
+    elif device != 'auto':
+        yield ok(f'the model would run on the {place.type.upper()}, as asked')
     elif torch.version.cuda:
         yield warn('torch is built for CUDA but sees no GPU: the model would run on the CPU',
                    'look at nvidia-smi: the driver must be as new as CUDA '

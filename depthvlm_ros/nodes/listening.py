@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+import math
 import time
 
 from depthvlm_ros.camera import Calibration
@@ -22,21 +23,35 @@ from depthvlm_ros.nodes.inputs import (
     SubscriptionEventCallbacks,
 )
 import rclpy
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 OLD_S = 1.0         # an image older than this when it arrives is told
 NS_PER_S = 1e9
+# How rclpy refuses ROS arguments: rcl's own errors are RuntimeErrors.
+UNUSABLE = RuntimeError, ParameterException, NameValidationException
 
 
 @dataclass
 class Heard:
-    """What came in: (message, age in s) of each image, infos, and what the node would pair."""
+    """What came in: the last image and camera_info alone, and what the node would pair."""
 
-    images: list = field(default_factory=list)
-    infos: list = field(default_factory=list)
+    image: Image | CompressedImage | None = None
+    images: int = 0
+    least_age_s: float = math.inf
+    info: CameraInfo | None = None
     paired: list = field(default_factory=list)      # Calibration or ValueError, one a pair
+
+    def take_image(self, message: Image | CompressedImage, age_s: float) -> None:
+        """Take an image, which was so old when it came."""
+        self.image, self.images = message, self.images + 1
+        self.least_age_s = min(self.least_age_s, age_s)
+
+    def take_info(self, message: CameraInfo) -> None:
+        """Take a camera_info."""
+        self.info = message
 
 
 def check_camera(transport: str, seconds: float, ros_args: list[str]) -> Iterator[Finding]:
@@ -48,8 +63,16 @@ def check_camera(transport: str, seconds: float, ros_args: list[str]) -> Iterato
     :param ros_args: '--ros-args' and what follows it.
     """
     context = rclpy.Context()
-    rclpy.init(args=ros_args, context=context)
-    node = Node('depthvlm_doctor', context=context)
+    try:
+        rclpy.init(args=ros_args, context=context)
+        node = Node('depthvlm_doctor', context=context)
+    except UNUSABLE as error:
+        rclpy.try_shutdown(context=context)
+        yield fail(f'no node starts with {" ".join(ros_args) or "no ROS arguments"}: '
+                   f'{type(error).__name__}: {error}',
+                   'mend what follows --ros-args: -r image:=/cam/image_raw names a topic, '
+                   '-p use_sim_time:=true sets a parameter')
+        return
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     heard = Heard()
@@ -60,10 +83,10 @@ def check_camera(transport: str, seconds: float, ros_args: list[str]) -> Iterato
         image_topic, info_topic = inputs.topic, node.resolve_topic_name('camera_info')
         node.create_subscription(
             image_type, image_topic,
-            lambda message: heard.images.append((message, _age_s(node, message))), best_effort(10))
+            lambda message: heard.take_image(message, _age_s(node, message)), best_effort(10))
         for qos in (best_effort(10), latched(1)):
             node.create_subscription(
-                CameraInfo, info_topic, heard.infos.append, qos,
+                CameraInfo, info_topic, heard.take_info, qos,
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False))
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0:
@@ -103,8 +126,7 @@ def _images(topic: str, heard: Heard, seconds: float) -> Iterator[Finding]:
         yield fail(f'{topic}: no image within {seconds:g} s',
                    'if it is published, large messages get lost: see "Topics" in README')
         return
-    message, _ = heard.images[-1]
-    rate_hz = len(heard.images) / seconds
+    message, rate_hz = heard.image, heard.images / seconds
     read = rgb_from_compressed if isinstance(message, CompressedImage) else rgb_from_image
     try:
         height, width = read(message).shape[:2]
@@ -116,20 +138,20 @@ def _images(topic: str, heard: Heard, seconds: float) -> Iterator[Finding]:
     if not message.header.frame_id:
         yield warn(f'{topic}: the frame_id is empty', 'give the camera its optical frame: '
                    'without one, no points can be brought into another frame')
-    age_s = min(age_s for _, age_s in heard.images)
-    if not -OLD_S < age_s < OLD_S:
-        yield warn(f'{topic}: images are {age_s:.1f} s old on this clock when they arrive',
-                   'set the clocks alike; with a bag or a simulator, set use_sim_time')
+    if not -OLD_S < heard.least_age_s < OLD_S:
+        yield warn(f'{topic}: images are {heard.least_age_s:.1f} s old on this clock when '
+                   'they arrive', 'set the clocks alike; with a bag or a simulator, set '
+                   'use_sim_time')
 
 
 def _infos(topic: str, heard: Heard) -> Iterator[Finding]:
     """Judge the calibration."""
-    if not heard.infos:
+    if heard.info is None:
         yield fail(f'{topic}: no camera_info', "a driver must publish it under the images' own "
                    'stamps or once, latched; camera_calibration makes the numbers')
         return
     try:
-        calibration = calibration_from_info(heard.infos[-1])
+        calibration = calibration_from_info(heard.info)
         intrinsics = calibration.intrinsics
     except ValueError as error:
         yield fail(f'{topic}: {error}', 'calibrate the camera (camera_calibration)')
@@ -141,7 +163,7 @@ def _infos(topic: str, heard: Heard) -> Iterator[Finding]:
 
 def _pairs(heard: Heard, reason: str) -> Iterator[Finding]:
     """Say whether images find their calibration."""
-    if not (heard.images and heard.infos):
+    if heard.image is None or heard.info is None:
         return
     if not any(isinstance(pair, Calibration) for pair in heard.paired):
         yield fail(f'images find no camera_info: {reason or heard.paired[-1]}',

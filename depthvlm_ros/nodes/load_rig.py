@@ -123,7 +123,7 @@ class Rig(Node):
         self._arrivals: dict[int, float] = {}       # stamp in ns: latency in s
         self._arrived = threading.Condition()
         self._answers: list[int] = []               # tokens of each
-        self._tokens_watched = 0
+        self._tokens_watched, self._asking_s = 0, 0.0
         self.create_subscription(Image, 'depthvlm/depth/image', self._on_depth, QOS_DEPTH)
         self.create_subscription(TransitionEvent, 'depthvlm/transition_event',
                                  self._on_transition, QOS_DEPTH)
@@ -153,6 +153,11 @@ class Rig(Node):
             return Window(seconds, len(stamps), [
                 self._arrivals[stamp] for stamp in stamps if stamp in self._arrivals])
 
+    def has_depth(self) -> bool:
+        """Tell whether any depth has ever arrived."""
+        with self._arrived:
+            return bool(self._arrivals)
+
     def one_after_the_other(self, seconds: float) -> float:
         """Publish each image as the depth of the one before arrives; return the rate in Hz."""
         begin_s, count = time.monotonic(), 0
@@ -167,23 +172,20 @@ class Rig(Node):
         """Keep questions open meanwhile."""
         asking = Asking(self.client, question)
         asking.start()
-        first = len(asking.tokens)
+        first, begin_s = len(asking.tokens), time.monotonic()
         try:
             yield asking
         finally:
             self._tokens_watched += sum(asking.tokens[first:])
+            self._asking_s += time.monotonic() - begin_s
             asking.stop()
             self._answers += asking.tokens
 
-    def answered(self, seconds: float) -> dict:
-        """
-        Return the figures of the answers.
-
-        :param seconds: how long was watched with questions open, in all.
-        """
+    def answered(self) -> dict:
+        """Return the figures of the answers."""
         count = len(self._answers)
         return {'answers': count, 'answer_tokens': sum(self._answers) / max(1, count),
-                'tokens_per_s': self._tokens_watched / seconds}
+                'tokens_per_s': self._tokens_watched / self._asking_s}
 
     def tokens_of(self, question: str, max_tokens: int) -> int:
         """Return how many tokens a question's answer has."""
@@ -216,12 +218,15 @@ class Rig(Node):
 
 
 @contextmanager
-def rigged():
-    """Give a Rig that a thread spins, and take rclpy down after it."""
+def spun(kind: type[Node]):
+    """
+    Give a node that a thread spins, and take rclpy down after it.
+
+    :param kind: the node's class, with a SpatialClient as `client`.
+    """
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    rig = Rig()
-    executor = SingleThreadedExecutor()
-    executor.add_node(rig)
+    node, executor = kind(), SingleThreadedExecutor()
+    executor.add_node(node)
 
     def spin():
         with suppress(ExternalShutdownException):
@@ -229,10 +234,10 @@ def rigged():
     thread = threading.Thread(target=spin, daemon=True)
     thread.start()
     try:
-        yield rig
+        yield node
     finally:
         executor.shutdown()
         thread.join(2.0)
-        rig.client.destroy()
-        rig.destroy_node()
+        node.client.destroy()
+        node.destroy_node()
         rclpy.try_shutdown()

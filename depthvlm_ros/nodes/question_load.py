@@ -76,15 +76,15 @@ class Experiment:
         if not all(window.latencies_s for window in (*alone, *answering)):
             raise ExperimentError(f'no depth came in a window of {self._window_s:g} s: the node '
                                   'is too slow for it, wanted a longer --window')
-        watched_s = sum(window.seconds for window in answering)
         return {**figures(alone, answering), 'image_hz': image_hz, 'capacity_hz': capacity_hz,
-                **self._rig.answered(watched_s), 'question': question}
+                **self._rig.answered(), 'question': question}
 
     def _wait_for_depth(self) -> None:
         """Publish slowly until the node has loaded its model and sees."""
         start_s = said_s = time.monotonic()
         say('loading the model')
-        while self._rig.watch(2.0, 1.0, patience_s=0.0).delivered == 0:
+        while not self._rig.has_depth():
+            self._rig.watch(2.0, 1.0, patience_s=0.0)
             now_s = time.monotonic()
             if self._node.exit_code is not None or self._rig.failed_transition:
                 reason = self._rig.failed_transition or f'exit code {self._node.exit_code}'
@@ -164,9 +164,9 @@ def main(args: list[str] | None = None) -> int:
     stay_on_this_machine()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    from depthvlm_ros.nodes.load_rig import rigged  # rclpy: after the environment
+    from depthvlm_ros.nodes.load_rig import Rig, spun  # rclpy: after the environment
     try:
-        with depth_node(options.model, options.device) as node, rigged() as rig:
+        with depth_node(options.model, options.device) as node, spun(Rig) as rig:
             result = Experiment(rig, node, options.window).run(options.rounds)
     except (ExperimentError, TimeoutError) as error:
         say(f'question_load: {error}')

@@ -13,7 +13,7 @@ JSON.
 from __future__ import annotations
 
 import argparse
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 import json
 from pathlib import Path
 import signal
@@ -48,12 +48,13 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def resident_mb(pid: int) -> float:
-    """Return a process's resident memory."""
-    for line in Path(f'/proc/{pid}/status').read_text().splitlines():
-        if line.startswith('VmRSS:'):
-            return int(line.split()[1]) / 1024
-    raise ValueError(f'process {pid} has no VmRSS, wanted a living one')
+def resident_mb(pid: int) -> float | None:
+    """Return a process's resident memory, None where it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f'/proc/{pid}/status').read_text().splitlines():
+            if line.startswith('VmRSS:'):
+                return int(line.split()[1]) / 1024
+    return None
 
 
 class Soak:
@@ -63,53 +64,79 @@ class Soak:
     :param robot: soak_rig.Robot, which a thread spins.
     :param node: the depth node's process.
     :param rate_hz: of the images.
+    :param counted_s: of each round.
     """
 
-    def __init__(self, robot, node: NodeProcess, rate_hz: float):
-        self._robot, self._node, self._rate_hz = robot, node, rate_hz
+    def __init__(self, robot, node: NodeProcess, rate_hz: float, counted_s: float = COUNTED_S):
+        self._robot, self._node = robot, node
+        self._rate_hz, self._counted_s = rate_hz, counted_s
         self._sent = self._asked = 0
         self._latencies_s: list[float] = []
+        self._memory_mb: list[float] = []   # after the counted part of each round
         self._streamed_s = 0.0
         self._sums = dict.fromkeys(('sent', 'published', 'dropped', 'refused', 'missing'), 0)
         self.errors: list[str] = []
         self.transitions = self.rounds = 0
 
     def run(self, minutes: float) -> dict:
-        """Go round until the time is over; return the figures."""
-        self._wait_until(lambda: self._robot.joined() and self._alive(), LOADING_S, 'joined')
-        until_s, start_mb = time.monotonic() + 60 * minutes, None
-        while start_mb is None or time.monotonic() < until_s:
-            self.rounds += 1
-            self._counted_round()
-            memory_mb = resident_mb(self._node.pid)
-            start_mb = start_mb or memory_mb
-            self._restart_camera()
-            self._transitions_meanwhile()
-            left_min = max(0.0, until_s - time.monotonic()) / 60
-            say(f'round {self.rounds}: {self._sums["published"]} of {self._sums["sent"]} images, '
-                f'{self._sums["missing"]} outputs missing, {len(self.errors)} errors, '
-                f'{memory_mb:.0f} MB; {left_min:.1f} minutes left')
+        """Go round until the time is over, or the node's; return the figures."""
+        if self._came_up():
+            until_s = time.monotonic() + 60 * minutes
+            while self._round():
+                left_min = max(0.0, until_s - time.monotonic()) / 60
+                say(f'round {self.rounds}: {self._sums["published"]} of {self._sums["sent"]} '
+                    f'images, {self._sums["missing"]} outputs missing, {len(self.errors)} errors, '
+                    f'{self._memory_mb[-1]:.0f} MB; {left_min:.1f} minutes left')
+                if not left_min:
+                    break
+        if not self._alive():
+            self.errors.append(f'the node ended with {self._node.exit_code} before it was told to')
+        return self._figures()
+
+    def _came_up(self) -> bool:
+        """Wait until the node has loaded its model and joined; tell whether it has."""
+        robot = self._robot
+        self._wait_until(lambda: robot.failed_transition or robot.joined(), LOADING_S, 'joined')
+        if robot.failed_transition:
+            self.errors.append(f'the node did not start: it went {robot.failed_transition}')
+        if self.errors or not self._alive():
+            return False
+        say(f'the node is up, process {self._node.pid}')
+        return True
+
+    def _round(self) -> bool:
+        """Go through the phases once; tell whether the node has lived through them."""
+        self.rounds += 1
+        for phase in (self._counted_round, self._note_memory, self._restart_camera,
+                      self._transitions_meanwhile):
+            phase()
             if not self._alive():
-                self.errors.append(f'the node ended with {self._node.exit_code}')
-                break
-        return self._figures(start_mb, memory_mb)
+                return False
+        return True
+
+    def _note_memory(self) -> None:
+        memory_mb = resident_mb(self._node.pid)
+        if memory_mb is not None:
+            self._memory_mb.append(memory_mb)
 
     def _counted_round(self) -> None:
         """Publish and ask in peace, and hold what came against what the node says."""
         robot = self._robot
-        robot.begin()
         before = robot.settled_tally(0) or {}
+        robot.begin()
         begin_s = time.monotonic()
-        self._stream(COUNTED_S, broken=True)
+        self._stream(self._counted_s, broken=True)
+        if not self._alive():
+            return
         self._streamed_s += time.monotonic() - begin_s
-        counts = robot.counts()
-        after = robot.settled_tally(before.get('received', 0) + counts.sent) or {}
+        sent = robot.counts().sent
+        after = robot.settled_tally(before.get('received', 0) + sent) or {}
         change = {name: after.get(name, 0) - before.get(name, 0) for name in after}
-        if change.get('received') != counts.sent:
-            self.errors.append(f'{counts.sent} images were sent, the node received '
+        if change.get('received') != sent:
+            self.errors.append(f'{sent} images were sent, the node received '
                                f'{change.get("received")}')
-        self._wait_until(lambda: len(counts.outputs) >= change['published']
-                         and not counts.missing(), PATIENCE_S)
+        self._wait_until(lambda: robot.counts().complete(change.get('published', 0)), PATIENCE_S)
+        counts = robot.counts()
         lost = abs(len(counts.outputs) - change.get('published', 0))
         if change.get('failed'):
             self.errors.append(f'{change["failed"]} images failed')
@@ -137,6 +164,8 @@ class Soak:
         if self.rounds % 2 == 0:
             names[1:1] = ['CLEANUP', 'CONFIGURE']
         for name in names:
+            if not self._alive():
+                break
             if not self._robot.change(getattr(Transition, f'TRANSITION_{name}')):
                 self.errors.append(f'the transition {name} failed')
             self.transitions += 1
@@ -148,7 +177,8 @@ class Soak:
         """Publish slowly until depth comes again."""
         self._robot.begin()
         until_s = time.monotonic() + PATIENCE_S
-        while not self._robot.counts().outputs and time.monotonic() < until_s:
+        while (not self._robot.counts().outputs and time.monotonic() < until_s
+               and self._alive()):
             self._robot.send(self._sent)
             time.sleep(0.5)
 
@@ -167,10 +197,10 @@ class Soak:
             time.sleep(max(0.0, begin_s + number / self._rate_hz - time.monotonic()))
 
     def _wait_until(self, condition, seconds: float, what: str = '') -> None:
-        """Wait for a condition; not met, it is an error where it has a name."""
+        """Wait for a condition while the node lives; an error where not met, if it has a name."""
         until_s = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > until_s or not self._alive():
+        while not condition() and self._alive():
+            if time.monotonic() > until_s:
                 if what:
                     self.errors.append(f'the node has not {what} within {seconds:.0f} s')
                 return
@@ -179,46 +209,22 @@ class Soak:
     def _alive(self) -> bool:
         return self._node.exit_code is None
 
-    def _figures(self, start_mb: float, end_mb: float) -> dict:
-        """Return the last line's figures."""
+    def _figures(self) -> dict:
+        """Return the last line's figures, None where nothing was measured."""
         import numpy as np
-        p50_ms, p99_ms = (1e3 * np.percentile(self._latencies_s, (50, 99))
-                          if self._latencies_s else (float('nan'),) * 2)
+        p50_ms, p99_ms = ((1e3 * np.percentile(self._latencies_s, (50, 99))).tolist()
+                          if self._latencies_s else (None, None))
+        start_mb, end_mb = (self._memory_mb or [None])[0], (self._memory_mb or [None])[-1]
+        hz = self._sums['published'] / self._streamed_s if self._streamed_s else None
         statuses = dict(self._robot.statuses)
         bad = {name: n for name, n in statuses.items() if name not in EXPECTED}
         if bad:
             self.errors.append(f'answers with unexpected statuses: {bad}')
-        return {'hz': self._sums['published'] / self._streamed_s, 'p50_ms': float(p50_ms),
-                'p99_ms': float(p99_ms), **self._sums, 'errors': len(self.errors),
+        return {'hz': hz, 'p50_ms': p50_ms, 'p99_ms': p99_ms,
+                **self._sums, 'errors': len(self.errors),
                 'questions': self._asked, 'statuses': {str(k): n for k, n in statuses.items()},
                 'rounds': self.rounds, 'transitions': self.transitions,
                 'rss_start_mb': start_mb, 'rss_end_mb': end_mb}
-
-
-@contextmanager
-def spun_robot():
-    """Give a Robot that a thread spins, and take rclpy down after it."""
-    from depthvlm_ros.nodes.soak_rig import Robot
-    import rclpy
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    robot, executor = Robot(), SingleThreadedExecutor()
-    executor.add_node(robot)
-
-    def spin():
-        with suppress(ExternalShutdownException):
-            executor.spin()
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    try:
-        yield robot
-    finally:
-        executor.shutdown()
-        thread.join(2.0)
-        robot.client.destroy()
-        robot.destroy_node()
-        rclpy.try_shutdown()
 
 
 def main(args: list[str] | None = None) -> int:
@@ -228,8 +234,12 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
     parser.add_argument('--device', default='auto')
     parser.add_argument('--rate', type=float, default=4.0, metavar='HZ', help='of the images')
+    parser.add_argument('--counted', type=float, default=COUNTED_S, metavar='S',
+                        help='how long the counted part of each round is')
     options = parser.parse_args(args)
     stay_on_this_machine()
+    from depthvlm_ros.nodes.load_rig import spun     # rclpy: after the environment
+    from depthvlm_ros.nodes.soak_rig import Robot
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix='depthvlm_soak_') as folder:
@@ -237,15 +247,16 @@ def main(args: list[str] | None = None) -> int:
             'model': options.model, 'device': options.device, 'autostart': True,
             'cloud_stride': 4, **RELIABLE_INPUT, **DEEP}, Path(folder) / 'depth_node.log')
         try:
-            with spun_robot() as robot:
-                soak = Soak(robot, node, options.rate)
+            with spun(Robot) as robot:
+                soak = Soak(robot, node, options.rate, options.counted)
                 figures = soak.run(options.minutes)
         except KeyboardInterrupt:
             say('soak: interrupted')
             return 130
         finally:
+            lived = node.exit_code is None
             node.stop()
-        if node.exit_code:
+        if lived and node.exit_code:
             soak.errors.append(f'the node left with {node.exit_code} when told to end')
             figures['errors'] += 1
         for error in soak.errors:

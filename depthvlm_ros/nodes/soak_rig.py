@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass, field
 import threading
 import time
@@ -13,9 +14,11 @@ from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.nodes.asking import SpatialClient
 from depthvlm_ros.nodes.camera_node import image_message
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
+from depthvlm_ros.nodes.demo.spectator import FAILED_TRANSITIONS
 from depthvlm_ros.nodes.inputs import latched
 from depthvlm_ros.synthetic import Scene
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import TransitionEvent
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -48,6 +51,10 @@ class Counts:
         """Return how many outputs are too few or too many, of images that gave any."""
         return sum(abs(counter[kind] - 1) for counter in self.outputs.values() for kind in KINDS)
 
+    def complete(self, published: int) -> bool:
+        """Tell whether as many images as were published have each given one output of each kind."""
+        return len(self.outputs) >= published and not self.missing()
+
 
 class Robot(Node):
     """Publishes images of a room with their camera_info, and counts what comes back."""
@@ -67,12 +74,15 @@ class Robot(Node):
         self._tallied_s = 0.0
         self._images = self._infos = None
         self.statuses: Counter = Counter()
+        self.failed_transition = ''     # the last that led back instead of on
         self.start_camera(info_once=False)
         for name, kind in KINDS.items():
             self.create_subscription(kind, f'depthvlm/depth/{name}',
                                      lambda message, name=name: self._on_output(name, message),
                                      QUEUE)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        self.create_subscription(TransitionEvent, 'depthvlm/transition_event',
+                                 self._on_transition, 10)
         self._change = self.create_client(ChangeState, 'depthvlm/change_state')
         self.client = SpatialClient(self, 'depthvlm')
 
@@ -120,9 +130,9 @@ class Robot(Node):
             self._counts = Counts()
 
     def counts(self) -> Counts:
-        """Return what was counted."""
+        """Return what was counted so far, which changes no more."""
         with self._lock:
-            return self._counts
+            return deepcopy(self._counts)
 
     def settled_tally(self, sent: int) -> dict[str, int] | None:
         """Wait until the node's own counts have come to rest; None where they do not."""
@@ -167,6 +177,11 @@ class Robot(Node):
             self._counts.outputs.setdefault(stamp_ns, Counter())[name] += 1
             if name == 'image':
                 self._counts.latencies_s.append(latency_s)
+
+    def _on_transition(self, message: TransitionEvent) -> None:
+        step = (message.start_state.label, message.goal_state.label)
+        if step in FAILED_TRANSITIONS:
+            self.failed_transition = f'from {step[0]} back to {step[1]}'
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

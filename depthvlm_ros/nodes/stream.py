@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+import math
 import time
 
 from depthvlm_ros.camera import Calibration
@@ -51,13 +52,15 @@ class Stream:
         self.statistics = Statistics()
         self._node, self._predictor = node, predictor
         self._next_due_s = self._forgotten_s = 0.0
+        self._said_s: dict[str, float] = {}
         self.outputs = Outputs(node)
         self.transforms = Transforms(node, node.value('question_timeout'))
         self.worker = Worker(self._look, self._begin, self._deliver,
                              node.value('max_questions'))
         try:
             self.inputs = Inputs(node, node.value('image_transport'),
-                                 node.value('sync_tolerance'), self._on_image, self.log_error,
+                                 node.value('sync_tolerance'), self._on_image,
+                                 self._on_input_error,
                                  node.value('sync'))
         except Exception:
             self.worker.stop(timeout_s=1.0)
@@ -102,11 +105,20 @@ class Stream:
         self.transforms.forget()
 
     def log_error(self, what: str, error: Exception, count: str = 'failed') -> None:
-        """Count a fault and log it, at most one line in a few seconds."""
+        """Count a fault and log it, at most one line of its kind in a few seconds."""
         text = f'{what}: {error}' if isinstance(error, ValueError) else (
             f'{what}: {type(error).__name__}: {error}')
         self.statistics.add_error(count, text)
-        self._node.get_logger().error(text, throttle_duration_sec=LOG_THROTTLE_S)
+        now_s = time.monotonic()
+        if now_s - self._said_s.get(count, -math.inf) >= LOG_THROTTLE_S:    # each kind its own
+            self._said_s[count] = now_s
+            self._node.get_logger().error(text)
+
+    def _on_input_error(self, what: str, error: Exception, count: str = 'failed') -> None:
+        """Count an image that goes no further than the inputs, and log why."""
+        if count == 'refused':
+            self.statistics.count('received')
+        self.log_error(what, error, count)
 
     def _on_image(self, message, calibration: Calibration | ValueError) -> None:
         """Take an image with its calibration: keep it for questions, and look if wanted."""

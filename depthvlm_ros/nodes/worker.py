@@ -49,6 +49,7 @@ class Frame:
     seen: Any = None                        # what the look function returned
     error: Exception | None = None          # or what it raised
     streamed: bool = False                  # submitted for the stream
+    delivered: bool = False                 # and given to the stream
     questions: int = 0                      # open questions about it
 
     @property
@@ -188,7 +189,12 @@ class Worker:
     def _run(self) -> None:
         while (work := self._next()) is not None:
             step, subject = work
-            step(subject)
+            try:
+                step(subject)
+            except Exception as error:  # out of a question's own functions: this thread goes on
+                if isinstance(subject, Question):
+                    subject.ending, subject.error = Ending.FAILED, error
+            del work, step, subject     # a frame's cache is large, and this thread may wait long
 
     def _next(self) -> tuple[Callable[[Any], None], Any] | None:
         """Return what to do next and on what, or None to stop."""
@@ -224,7 +230,11 @@ class Worker:
                 frame.seen = self._look(frame.source)
             except Exception as error:  # whatever the model raises, others go on
                 frame.error = error
-        if frame.streamed:
+        with self._condition:       # submitted meanwhile, it is delivered here and only here
+            if frame is self._waiting:
+                self._waiting = None
+        if frame.streamed and not frame.delivered:
+            frame.delivered = True
             self._deliver(frame)
         self._answer_budget_s = ANSWER_SHARE * (time.monotonic() - start_s)
 

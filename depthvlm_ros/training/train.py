@@ -116,7 +116,7 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     :param workers: processes that read and render, for each process that trains.
     :param device: 'auto' or 'cpu'.
     :param save_every: steps between states.
-    :param stop_at: end this session at that step, saved, to be gone on with.
+    :param stop_at: end at that step, saved, to be gone on with.
     """
     out = Path(out)
     accelerator = open_accelerator(device)

@@ -4,10 +4,12 @@
 import importlib.util
 import json
 import sys
+from types import SimpleNamespace
 
 from depthvlm_ros.benchmark import one_prefill, questions
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.model.preprocessing import plan_resize
+from depthvlm_ros.nodes import question_load
 import numpy as np
 import pytest
 
@@ -107,7 +109,20 @@ def test_the_last_line_is_json_with_every_figure(tiny_checkpoint, capfd):
     assert result['image_hz'] > 0
     assert result['alone']['images'] > 0 and result['answering']['images'] > 0
     assert result['answers'] > 0 and result['answer_tokens'] > 0
+    assert result['tokens_per_s'] >= 0
     assert 'round 1 of 1' in progress
+
+
+def test_depth_that_comes_long_after_its_image_ends_the_waiting():
+    published = []
+
+    def watch(*_, **__):
+        published.append(1)
+        assert len(published) < 5, 'depth has come, and was not seen'
+    rig = SimpleNamespace(watch=watch, has_depth=lambda: len(published) >= 2,
+                          failed_transition='')
+    question_load.Experiment(rig, SimpleNamespace(exit_code=None), 1.0)._wait_for_depth()
+    assert len(published) == 2
 
 
 @pytest.mark.parametrize('words', [

@@ -26,6 +26,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 from std_msgs.msg import Header
 
 pytestmark = pytest.mark.ros
@@ -194,9 +195,16 @@ def test_from_a_callback_of_the_single_thread_it_says_what_to_do(actor, planner,
     assert not actor.asked
 
 
+class MethodicalExecutor(MultiThreadedExecutor):
+    """Runs callbacks in a method of its own, as some distributions do."""
+
+    def run(self, callback):
+        return callback()
+
+
 def test_from_a_callback_of_one_thread_of_several_it_works(actor, planner, client):
-    results = in_callback(planner, lambda: client.ask('a'))
-    with spun(planner, MultiThreadedExecutor, num_threads=2):
+    results = in_callback(planner, lambda: planner.executor.run(lambda: client.ask('a')))
+    with spun(planner, MethodicalExecutor, num_threads=2):
         assert wait_until(lambda: results)
     assert results[0].answer == 'You asked: a'
 
@@ -317,12 +325,31 @@ def test_an_answer_that_is_cancelled_at_once_is_cancelled(actor, planner, client
 @pytest.mark.parametrize(('fields', 'named'), [
     ({'box': (1, 2, 3)}, 'box'), ({'max_tokens': -1}, 'max_tokens'),
     ({'timeout_s': 0}, 'timeout_s'), ({'timeout_s': math.nan}, 'timeout_s'),
-    ({'max_age_s': -1}, 'max_age_s'), ({'max_age_s': math.inf}, 'max_age_s')])
+    ({'max_age_s': -1}, 'max_age_s'), ({'max_age_s': math.inf}, 'max_age_s'),
+    ({'question': 'far\ud800?'}, 'question'), ({'question': 7}, 'question'),
+    ({'target_frame': '\udcff'}, 'target_frame'), ({'camera': '\udcff'}, 'camera')])
 def test_what_no_request_can_hold_is_refused(client, fields, named):
     with pytest.raises(ValueError, match=f'^{named} is .*wanted'):
-        client.ask_async('a', **fields)
+        client.ask_async(**{'question': 'a', **fields})
     with pytest.raises(ValueError, match=f'^{named} is .*wanted'):
-        client.answer_async('a', **fields)
+        client.answer_async(**{'question': 'a', **fields})
+
+
+@pytest.mark.parametrize('field', ['target_frame', 'camera'])
+def test_what_no_measurement_can_hold_is_refused(client, field):
+    with pytest.raises(ValueError, match=f'^{field} is .*wanted'):
+        client.measure_async([(1, 1)], **{field: '\udcff'})
+
+
+def test_what_cannot_be_sent_ends_its_own_call_alone(actor, planner, client):
+    def send(call):
+        raise OSError('no way out')
+    future = Future()
+    with spun(planner):
+        client._calls.add(calling.Call('it', lambda: True, send, lambda: None, future, 1.0, 1.0))
+        assert wait_until(future.done)
+        assert str(future.exception()) == 'no way out'
+        assert client.ask('a').status == STATUS.OK
 
 
 def test_the_real_node_answers(make_depth_node, planner, client):

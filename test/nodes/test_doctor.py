@@ -4,6 +4,7 @@
 
 import os
 from pathlib import Path
+import re
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from builtin_interfaces.msg import Time
 from depthvlm_ros.nodes import doctor, installation
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
 from depthvlm_ros.nodes.findings import Level
-from depthvlm_ros.nodes.listening import check_camera
+from depthvlm_ros.nodes.listening import check_camera, Heard
 from depthvlm_ros.nodes.parameters import ROWS
 import pytest
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
+import torch
 
 pytestmark = pytest.mark.ros
 
@@ -73,24 +75,47 @@ def test_a_cv_bridge_that_does_not_fit_is_named(tmp_path, monkeypatch, body, sai
     assert 'numpy' in finding.what
 
 
-def test_packages_that_lack_or_are_too_old_are_named(monkeypatch):
-    monkeypatch.setattr(installation, 'PACKAGES', {'numpy': '99.0', 'no_such_package': '1.0'})
-    old, lacking = lines_of(installation.check_packages())
-    assert old.level is lacking.level is Level.FAIL
-    assert 'wanted 99.0' in old.advice
+def test_packages_that_lack_or_are_too_old_or_new_are_named(monkeypatch):
+    monkeypatch.setattr(installation, 'PACKAGES', {
+        'numpy': '>=99.0', 'torch': '>=1,<2', 'pytest': '>=1,<99', 'no_such_package': '>=1.0'})
+    old, new, fits, lacking = lines_of(installation.check_packages())
+    assert old.level is new.level is lacking.level is Level.FAIL
+    assert fits.level is Level.OK
+    assert 'wanted >=99.0' in old.advice
+    assert 'wanted >=1,<2' in new.advice
     assert 'no_such_package is not installed' in lacking.what
 
 
 def test_the_packages_are_those_of_the_requirements():
-    wanted = (Path(__file__).parents[2] / 'requirements.txt').read_text()
-    for name, least in installation.PACKAGES.items():
-        assert name == 'numpy' or f'{name}>={least}' in wanted
+    lines = (Path(__file__).parents[2] / 'requirements.txt').read_text().splitlines()
+    wanted = dict(re.match(r'(\w+)(.*)', line).groups()
+                  for line in lines if not line.startswith('#'))
+    assert {**installation.PACKAGES, **wanted} == installation.PACKAGES
+    assert {*installation.PACKAGES} - {*wanted} == {'numpy'}
 
 
 def test_a_device_that_is_not_there_is_named():
     finding = the_only(installation.check_device('cuda:99'))
     assert finding.level is Level.FAIL
     assert 'cuda:99' in finding.what
+
+
+def test_a_gpu_that_cannot_be_used_is_named(monkeypatch):
+    def broken(place):
+        raise RuntimeError('CUDA error: out of memory\nFor debugging consider ...')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(torch.cuda, 'mem_get_info', broken)
+    finding = the_only(installation.check_device('cuda:0'))
+    assert finding.level is Level.FAIL
+    assert finding.what == 'cuda:0 cannot be used: CUDA error: out of memory'
+
+
+@pytest.mark.parametrize('built_for', [None, '13.0'])
+def test_a_cpu_that_was_asked_for_is_right(monkeypatch, built_for):
+    monkeypatch.setattr(torch.version, 'cuda', built_for)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert the_only(installation.check_device('cpu')).level is Level.OK
+    assert the_only(installation.check_device('auto')).level is Level.WARN
 
 
 def test_a_truncated_model_is_named(tmp_path):
@@ -116,6 +141,35 @@ def test_without_ros_it_says_so(tmp_path):
     assert done.returncode == 1
     assert 'rclpy does not load: ImportError: librcl.so: not found' in done.stdout
     assert 'the model nano is whole' in done.stdout     # and it went on
+
+
+@pytest.mark.parametrize(('arguments', 'said'), [
+    (['-r', 'image'], '-r image'), (['--nonsense'], '--nonsense'),
+    (['-p', 'use_sim_time:=abc'], 'use_sim_time')])
+def test_ros_arguments_that_are_wrong_are_named(arguments, said):
+    finding = the_only(check_camera('raw', 0.5, ['--ros-args', *arguments]))
+    assert finding.level is Level.FAIL
+    assert said in finding.what.partition(': ')[2]
+
+
+def test_of_the_images_only_the_last_is_kept():
+    heard, first, last = Heard(), Image(), Image()
+    references = sys.getrefcount(first)
+    heard.take_image(first, 2.0)
+    heard.take_image(Image(), 1.0)
+    heard.take_image(last, 3.0)
+    assert sys.getrefcount(first) == references
+    assert heard.image is last
+    assert (heard.images, heard.least_age_s) == (3, 1.0)
+
+
+def test_of_the_infos_only_the_last_is_kept():
+    heard, first, last = Heard(), CameraInfo(), CameraInfo()
+    references = sys.getrefcount(first)
+    heard.take_info(first)
+    heard.take_info(last)
+    assert sys.getrefcount(first) == references
+    assert heard.info is last
 
 
 class TestCamera:

@@ -10,6 +10,7 @@ from depthvlm_ros.msg import Pixel, SpatialAnswer, SpatialReference
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
 from depthvlm_ros.spatial import measure_box, measure_pixel
 from depthvlm_ros.srv import SpatialQuery
+from depthvlm_ros.synthetic.wording import DEPTH_ANSWER, DEPTH_QUESTION
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image
@@ -213,6 +214,14 @@ def test_questions_and_answers_are_published(active):
     assert good.question == WORDS
     for name in SpatialQuery.Response.get_fields_and_field_types():
         assert getattr(good, name) == getattr(answer, name), name
+
+
+def test_the_depth_request_in_words_gets_the_trained_reply(active):
+    node, robot = active(topics=[(DEPTH, Image)], model='nano', max_tokens=64)
+    robot.show(node)
+    answer = robot.ask(question=DEPTH_QUESTION)
+    assert (answer.status, answer.answer) == (STATUS.OK, DEPTH_ANSWER)
+    assert robot.until(lambda: robot.got[DEPTH])
 
 
 def test_questions_are_answered_while_the_stream_is_paused(active):

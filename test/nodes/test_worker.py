@@ -256,3 +256,32 @@ def test_forgotten_frames_are_not_looked_at(make):
     bench.worker.submit(Frame('new'))
     bench.until(lambda: len(bench.delivered) == 2)
     assert bench.delivered == ['first', 'new']
+
+
+def test_a_frame_asked_about_before_it_is_submitted_is_delivered_once():
+    bench = Bench()
+    bench.gate.clear()
+    frame = Frame('one')
+    assert bench.worker.ask(bench.question('a', frame))
+    assert bench.looking.wait(5.0)
+    bench.worker.submit(frame)      # while its pass is under way
+    bench.gate.set()
+    bench.until(lambda: bench.ended)
+    bench.worker.submit(Frame('two'))
+    bench.until(lambda: 'two' in bench.delivered)
+    assert bench.delivered == ['one', 'two']
+    assert bench.worker.stop(5.0)
+
+
+def test_the_thread_goes_on_when_a_questions_own_function_fails():
+    bench = Bench()
+    broken = bench.question('a', Frame('one'))
+    broken.given_up = lambda: 1 / 0
+    assert bench.worker.ask(broken)
+    bench.until(lambda: broken.ending is not None)
+    assert broken.ending is Ending.FAILED
+    whole = bench.question('b', Frame('two'))
+    assert bench.worker.ask(whole)
+    bench.until(lambda: whole.ending is not None)
+    assert whole.ending is Ending.ANSWERED
+    assert bench.worker.stop(5.0)
