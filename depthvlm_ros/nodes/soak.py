@@ -39,8 +39,11 @@ PATIENCE_S = 30.0
 # OK; and while the node is deactivated, or has no image since: NO_IMAGE, BUSY, CANCELLED,
 # INACTIVE.
 EXPECTED = (0, 1, 8, 10, 11)
-DEEP = {f'qos_overrides./depthvlm/depth/{name}.publisher.depth': 200
-        for name in ('image', 'camera_info', 'points', 'image_color')}
+# So that nothing is lost between the two processes, where nobody counts it.
+DEEP = {f'qos_overrides./{name}.depth': 200 for name in (
+    'image.subscription', 'camera_info.subscription_any', 'depthvlm/depth/image.publisher',
+    'depthvlm/depth/camera_info.publisher', 'depthvlm/depth/points.publisher',
+    'depthvlm/depth/image_color.publisher')}
 
 
 def say(text: str) -> None:
@@ -102,6 +105,7 @@ class Soak:
         if self.errors or not self._alive():
             return False
         say(f'the node is up, process {self._node.pid}')
+        self._wait_for_depth()      # the node may see the robot later than the robot the node
         return True
 
     def _round(self) -> bool:
@@ -238,7 +242,7 @@ def main(args: list[str] | None = None) -> int:
                         help='how long the counted part of each round is')
     options = parser.parse_args(args)
     stay_on_this_machine()
-    from depthvlm_ros.nodes.load_rig import spun     # rclpy: after the environment
+    from depthvlm_ros.nodes.load_rig import spun  # rclpy: after the environment
     from depthvlm_ros.nodes.soak_rig import Robot
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

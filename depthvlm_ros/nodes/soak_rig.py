@@ -52,7 +52,7 @@ class Counts:
         return sum(abs(counter[kind] - 1) for counter in self.outputs.values() for kind in KINDS)
 
     def complete(self, published: int) -> bool:
-        """Tell whether as many images as were published have each given one output of each kind."""
+        """Tell whether each image published has given one output of each kind."""
         return len(self.outputs) >= published and not self.missing()
 
 
@@ -92,9 +92,9 @@ class Robot(Node):
 
         :param info_once: publish camera_info once, latched, instead of with every image.
         """
-        self._images = self.create_publisher(Image, 'image', 10)
+        self._images = self.create_publisher(Image, 'image', QUEUE)
         self._infos = self.create_publisher(CameraInfo, 'camera_info',
-                                            latched(1) if info_once else 10)
+                                            latched(1) if info_once else QUEUE)
         self._info_once = info_once
         if info_once:
             self._info.header = Header(frame_id='camera_optical_frame')
