@@ -38,11 +38,13 @@ class Counts:
     """
     What came of a stretch of images.
 
+    :param since_ns: stamps before it are of an earlier stretch, and do not count.
     :param sent: images published, broken ones too.
     :param outputs: for each stamp in ns, how many messages of each kind came.
     :param latencies_s: from each image's stamp to the arrival of its depth.
     """
 
+    since_ns: int = 0
     sent: int = 0
     outputs: dict[int, Counter] = field(default_factory=dict)
     latencies_s: list[float] = field(default_factory=list)
@@ -127,7 +129,7 @@ class Robot(Node):
     def begin(self) -> None:
         """Begin to count anew."""
         with self._lock:
-            self._counts = Counts()
+            self._counts = Counts(since_ns=self.get_clock().now().nanoseconds)
 
     def counts(self) -> Counts:
         """Return what was counted so far, which changes no more."""
@@ -174,6 +176,8 @@ class Robot(Node):
         stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         latency_s = (self.get_clock().now().nanoseconds - stamp_ns) * 1e-9
         with self._lock:
+            if stamp_ns < self._counts.since_ns:
+                return
             self._counts.outputs.setdefault(stamp_ns, Counter())[name] += 1
             if name == 'image':
                 self._counts.latencies_s.append(latency_s)
