@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 import enum
+import logging
 import threading
 import time
 from typing import Any
@@ -191,9 +192,10 @@ class Worker:
             step, subject = work
             try:
                 step(subject)
-            except Exception as error:  # out of a question's own functions: this thread goes on
+            except Exception as error:  # out of the functions it was given: this thread goes on
+                logging.getLogger(__name__).exception('a function given to the worker failed')
                 if isinstance(subject, Question):
-                    subject.ending, subject.error = Ending.FAILED, error
+                    subject.end(Ending.FAILED, error)
             del work, step, subject     # a frame's cache is large, and this thread may wait long
 
     def _next(self) -> tuple[Callable[[Any], None], Any] | None:

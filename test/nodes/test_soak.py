@@ -76,10 +76,8 @@ def test_the_last_line_is_json_with_every_figure(checkpoint):
     code, figures, progress = ended(
         started(checkpoint, '--minutes', '0.05', '--rate', '5', '--counted', '6'))
     assert set(figures) >= KEYS
-    # A busy machine loses images on their way, which is an error of the run; of those that came
-    # in nothing may be missing on any.
-    assert (code == 0) == (figures['errors'] == 0), progress
-    assert figures['missing'] == 0, progress
+    assert code == 0, progress
+    assert figures['errors'] == figures['missing'] == 0
     assert figures['published'] > 0 and figures['refused'] == 1
     assert figures['sent'] == sum(figures[name] for name in ('published', 'dropped', 'refused'))
     assert figures['hz'] > 0 and 0 < figures['p50_ms'] <= figures['p99_ms']

@@ -278,8 +278,8 @@ def test_the_thread_goes_on_when_a_questions_own_function_fails():
     broken = bench.question('a', Frame('one'))
     broken.given_up = lambda: 1 / 0
     assert bench.worker.ask(broken)
-    bench.until(lambda: broken.ending is not None)
-    assert broken.ending is Ending.FAILED
+    bench.until(lambda: bench.ended)
+    assert bench.ended == [broken] and broken.ending is Ending.FAILED
     whole = bench.question('b', Frame('two'))
     assert bench.worker.ask(whole)
     bench.until(lambda: whole.ending is not None)
