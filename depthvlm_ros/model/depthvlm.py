@@ -3,18 +3,26 @@
 """DepthVLM (arXiv 2605.15876): transformers' Qwen3-VL with a depth head at its image tokens."""
 
 from dataclasses import dataclass
+import inspect
 
 from depthvlm_ros.model.config import DepthVLMConfig
 from depthvlm_ros.model.depth_head import build_depth_head
 import torch
 from torch import nn
 from transformers import Cache
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel, Qwen3VLPreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+    Qwen3VLModel,
+    Qwen3VLPreTrainedModel,
+    Qwen3VLTextModel,
+)
+
+# transformers calls the cache `past_key_values` to 5.23, `cache` from 5.24.
+CACHE = ('cache' if 'cache' in inspect.signature(Qwen3VLTextModel.forward).parameters
+         else 'past_key_values')
 
 
 @dataclass
-class DepthVLMOutput(ModelOutput):
+class DepthVLMOutput:
     """
     What one forward pass gives.
 
@@ -96,8 +104,8 @@ class DepthVLM(Qwen3VLPreTrainedModel):
         """Run the language model over embeddings (B, S, hidden) to its last hidden states."""
         return self.model.language_model(
             inputs_embeds=embeds, position_ids=position_ids, attention_mask=attention_mask,
-            past_key_values=past_key_values, use_cache=past_key_values is not None,
-            visual_pos_masks=is_image, deepstack_visual_embeds=deepstack).last_hidden_state
+            use_cache=past_key_values is not None, visual_pos_masks=is_image,
+            deepstack_visual_embeds=deepstack, **{CACHE: past_key_values}).last_hidden_state
 
     def estimate_depth(self, deepstack, last_hidden, image_grid_thw):
         """
