@@ -18,6 +18,7 @@ from depthvlm_ros.nodes.measuring import Measuring
 from depthvlm_ros.nodes.questions import Questions
 from depthvlm_ros.nodes.spinning import spin
 from depthvlm_ros.nodes.stream import Stream
+from depthvlm_ros.nodes.worker import ModelThread
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
@@ -69,6 +70,8 @@ class DepthNode(LifecycleNode):
             lambda changes: parameters.check(self, changes, self.state))
         self.stream: Stream | None = None
         self._predictor = None
+        self._model_thread = ModelThread()
+        self._hangs = False
         self._questions = Questions(self)
         self._answering = Answering(self, self._questions)
         Measuring(self, self._questions)
@@ -79,6 +82,7 @@ class DepthNode(LifecycleNode):
                           on_clock_change=True), post_callback=self._on_time_jump)
         self._stopped = threading.Event()
         self._stop = self.create_guard_condition(self._on_stop, self._transitions)
+        self._hang = self.create_guard_condition(self._on_hang, self._transitions)
         self._autostart = self.create_timer(
             0.0, self._on_autostart, callback_group=self._transitions,
             clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -132,14 +136,15 @@ class DepthNode(LifecycleNode):
     @transition
     def on_activate(self, state) -> TransitionCallbackReturn:
         """Connect."""
-        self.stream = Stream(self, self._predictor)
+        self._hangs = False
+        self.stream = Stream(self, self._predictor, self._model_thread, self._hang.trigger)
         self.get_logger().info(f'active, waiting for images on {self.stream.inputs.topic}')
         return SUCCESS
 
     @transition
     def on_deactivate(self, state) -> TransitionCallbackReturn:
         """Disconnect; open questions are answered CANCELLED."""
-        if not self._disconnect(DEACTIVATE_S):
+        if not self._disconnect(0.0 if self._hangs else DEACTIVATE_S):
             return ERROR
         self.get_logger().info('inactive')
         return SUCCESS
@@ -182,6 +187,7 @@ class DepthNode(LifecycleNode):
         self._disconnect()
         self._free()
         self._answering.destroy()
+        self._model_thread.run(None)
         super().destroy_node()
 
     def _disconnect(self, timeout_s: float = STOP_S) -> bool:
@@ -190,6 +196,9 @@ class DepthNode(LifecycleNode):
         if stream is None:
             return True
         ended = stream.stop(timeout_s)
+        if not ended:   # what hangs keeps its thread, should it ever come back
+            self._model_thread.run(None)
+            self._model_thread = ModelThread()
         self._questions.waiting.until_none(ANSWERS_S)
         stream.close()
         return ended
@@ -204,6 +213,12 @@ class DepthNode(LifecycleNode):
         self._autostart.cancel()
         if self.trigger_configure() == SUCCESS:
             self.trigger_activate()
+
+    def _on_hang(self) -> None:
+        """Leave the active state without waiting for a model that has not come back."""
+        if self.state == 'active':
+            self._hangs = True
+            self.trigger_deactivate()
 
     def _on_stop(self) -> None:
         try:

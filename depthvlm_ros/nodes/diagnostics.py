@@ -14,6 +14,7 @@ import numpy as np
 
 KEPT_FRAMES = 256
 RATE_WINDOW_S = 5.0
+MISMATCH_S = 60.0       # for which one is a warning; the middleware does not say when it is over
 
 
 class Statistics:
@@ -30,6 +31,8 @@ class Statistics:
         self.questions = 0
         self.last_error = ''
         self.last_error_s = -math.inf
+        self.mismatch = ''
+        self.mismatch_s = -math.inf
         self.calibration = 'no camera_info has arrived'
 
     def count(self, name: str) -> None:
@@ -41,6 +44,10 @@ class Statistics:
         """Add one to a count of faults, and keep the text."""
         self.count(name)
         self.last_error, self.last_error_s = text, time.monotonic()
+
+    def add_mismatch(self, text: str) -> None:
+        """Keep which end of a topic cannot be met, and why."""
+        self.mismatch, self.mismatch_s = text, time.monotonic()
 
     def add_published(self, latency_s: float) -> None:
         """Count an image whose depth was published."""
@@ -71,8 +78,11 @@ def status_of(statistics: Statistics, name: str, hardware_id: str,
     :param extra: further keys and values.
     """
     status = DiagnosticStatus(name=name, hardware_id=hardware_id)
-    recent_error = time.monotonic() - statistics.last_error_s < RATE_WINDOW_S
-    if statistics.calibration != 'ok':
+    now_s = time.monotonic()
+    recent_error = now_s - statistics.last_error_s < RATE_WINDOW_S
+    if now_s - statistics.mismatch_s < MISMATCH_S:
+        status.level, status.message = DiagnosticStatus.WARN, statistics.mismatch
+    elif statistics.calibration != 'ok':
         status.level, status.message = DiagnosticStatus.WARN, statistics.calibration
     elif recent_error:
         status.level, status.message = DiagnosticStatus.ERROR, statistics.last_error
@@ -89,6 +99,7 @@ def status_of(statistics: Statistics, name: str, hardware_id: str,
         'failed': statistics.failed,
         'questions': statistics.questions,
         'calibration': statistics.calibration,
+        'qos_mismatch': statistics.mismatch,
         'last_error': statistics.last_error,
         **extra,
     }

@@ -9,6 +9,7 @@ import threading
 
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes.conversions import calibration_from_info, image_size
+from depthvlm_ros.nodes.mismatch import subscription_events, SubscriptionEventCallbacks
 from depthvlm_ros.nodes.pairing import Pairing, Stamped
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
@@ -21,11 +22,6 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:     # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
 
 POLICIES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY,
             QoSPolicyKind.DURABILITY)
@@ -56,12 +52,14 @@ class Inputs:
         ValueError and 'refused' for each image whose stamp or header cannot be used, or that
         found no camera_info.
     :param sync: how images find their camera_info, see Pairing.
+    :param on_mismatch: called with the reason where a publisher's QoS does not fit.
     """
 
     def __init__(self, node: Node, transport: str, tolerance_s: float,
                  on_image: Callable[[Image | CompressedImage, Calibration | ValueError], None],
-                 on_error: Callable[..., None], sync: str = 'auto'):
-        self._node = node
+                 on_error: Callable[..., None], sync: str = 'auto',
+                 on_mismatch: Callable[[str], None] = lambda text: None):
+        self._node, self._on_mismatch = node, on_mismatch
         self._on_image, self._on_error = on_image, on_error
         self._pairing = Pairing(round(tolerance_s * NS_PER_S), sync)
         self._newest_stamp_ns, self._fault = 0, ''
@@ -98,7 +96,9 @@ class Inputs:
 
     def _subscribe(self, kind, topic, callback, qos, entity_id=None):
         # The latched reader is meant to miss drivers that keep nothing: no warning for those.
-        events = SubscriptionEventCallbacks(use_default_callbacks=entity_id != 'latched')
+        events = (SubscriptionEventCallbacks(use_default_callbacks=False)
+                  if entity_id == 'latched' else
+                  subscription_events(self._node.resolve_topic_name(topic), self._on_mismatch))
         return self._node.create_subscription(
             kind, topic, callback, qos, callback_group=self._group, event_callbacks=events,
             qos_overriding_options=QoSOverridingOptions(POLICIES, entity_id=entity_id))

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.geometry import depth_edges
 from depthvlm_ros.msg import SpatialAnswer
@@ -15,6 +17,8 @@ from depthvlm_ros.nodes.conversions import (
 )
 from depthvlm_ros.nodes.inputs import POLICIES
 from depthvlm_ros.nodes.looking import Seen
+from depthvlm_ros.nodes.mismatch import publisher_events
+from depthvlm_ros.nodes.pacing import Pace
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 from rclpy.node import Node
@@ -29,10 +33,13 @@ class Outputs:
     The publishers: reliable, depth 1, overridable.
 
     Nothing is made that nobody subscribes to.
+
+    :param on_mismatch: called with the reason where a subscriber's QoS does not fit.
     """
 
-    def __init__(self, node: Node):
-        self._node = node
+    def __init__(self, node: Node, on_mismatch: Callable[[str], None]):
+        self._node, self._on_mismatch = node, on_mismatch
+        self._clouds = Pace()
         self.depth = self._advertise(Image, '~/depth/image')
         self.info = self._advertise(CameraInfo, '~/depth/camera_info')
         self.points = self._advertise(PointCloud2, '~/depth/points')
@@ -51,20 +58,21 @@ class Outputs:
             self.info.publish(info_from_intrinsics(intrinsics, header))
 
     def publish_depth(self, header: Header, seen: Seen, encoding: str, stride: int,
-                      edge_threshold: float) -> None:
+                      edge_threshold: float, max_cloud_rate: float) -> None:
         """
         Publish what was seen, under the image's own header.
 
         :param encoding: of the depth image, '32FC1' or '16UC1'.
         :param stride: of the cloud, in px.
         :param edge_threshold: of the cloud, see depth_edges; 0 for off.
+        :param max_cloud_rate: most clouds a second, 0 for one with every depth image.
         """
         self.publish_info(header, seen.intrinsics)
         if self.depth.get_subscription_count():
             self.depth.publish(depth_image(seen.depth_m, encoding, header))
         if self.colour.get_subscription_count():
             self.colour.publish(colour_picture(seen.depth_m, header))
-        if self.points.get_subscription_count():
+        if self.points.get_subscription_count() and self._clouds.allows(max_cloud_rate):
             depth_m = seen.depth_m
             if edge_threshold > 0:
                 depth_m = np.where(
@@ -80,4 +88,6 @@ class Outputs:
     def _advertise(self, kind, topic: str, depth: int = 1):
         return self._node.create_publisher(
             kind, topic, QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE),
+            event_callbacks=publisher_events(
+                self._node.resolve_topic_name(topic), self._on_mismatch),
             qos_overriding_options=QoSOverridingOptions(POLICIES))

@@ -89,6 +89,9 @@ TABLE = (
     Row('cloud_stride', 1, 'px, the cloud takes every n-th column and row', span=(1, 64)),
     Row('max_rate', 0.0, 'Hz, most images per second that are looked at; 0: no limit',
         span=(0.0, 1000.0)),
+    Row('max_cloud_rate', 0.0,
+        'Hz, most clouds per second, the other outputs go on; 0: one with every depth image',
+        span=(0.0, 1000.0)),
     Row('max_age', 0.0,
         's, oldest image that a question without max_age is answered about; 0: no limit',
         span=(0.0, 86400.0)),
@@ -98,6 +101,10 @@ TABLE = (
         span=(1, 4096)),
     Row('max_questions', 8, 'questions that may be open at once; one more is answered BUSY',
         Change.NOT_ACTIVE, (1, 64)),
+    Row('hang_timeout', 120.0,
+        's, longest that one pass or token may take; after that the model counts as hanging, and '
+        'the node goes back to unconfigured; 0: no limit',
+        span=(0.0, 86400.0)),
 )
 ROWS = {row.name: row for row in TABLE}
 

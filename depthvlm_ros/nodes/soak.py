@@ -40,7 +40,7 @@ PATIENCE_S = 30.0
 # INACTIVE.
 EXPECTED = (0, 1, 8, 10, 11)
 # So that nothing is lost between the two processes, where nobody counts it.
-DEEP = {f'qos_overrides./{name}.depth': 200 for name in (
+DEEP = {f'qos_overrides./{name}.depth': 50 for name in (
     'image.subscription', 'camera_info.subscription_any', 'depthvlm/depth/image.publisher',
     'depthvlm/depth/camera_info.publisher', 'depthvlm/depth/points.publisher',
     'depthvlm/depth/image_color.publisher')}

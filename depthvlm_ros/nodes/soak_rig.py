@@ -27,7 +27,7 @@ from std_msgs.msg import Header
 CAMERA = Intrinsics.centred(640, 480, 525.0)
 SEED = 11
 PICTURES = 8            # different images, from along a walk
-QUEUE = 200             # deep enough that nothing counted is lost in it
+QUEUE = 50              # deep enough that nothing counted is lost in it
 KINDS = {'image': Image, 'camera_info': CameraInfo, 'points': PointCloud2, 'image_color': Image}
 TALLY = ('received', 'published', 'dropped', 'rate_limited', 'refused', 'failed')
 PATIENCE_S = 30.0

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 import enum
 import logging
+import queue
 import threading
 import time
 from typing import Any
@@ -106,19 +107,42 @@ class Question:
         return True
 
 
+class ModelThread:
+    """
+    One thread for all workers of a process, one after the other.
+
+    Memory allocators and numeric libraries keep something for every thread that ever used them,
+    so that a new thread with each activation would let the process grow.
+    """
+
+    def __init__(self):
+        self._functions: queue.SimpleQueue = queue.SimpleQueue()
+        threading.Thread(target=self._run, name='depthvlm model', daemon=True).start()
+
+    def run(self, function: Callable[[], None] | None) -> None:
+        """Run a function after those before it; None ends the thread."""
+        self._functions.put(function)
+
+    def _run(self) -> None:
+        while (function := self._functions.get()) is not None:
+            function()
+            del function    # what it holds shall not wait for the next one
+
+
 class Worker:
     """
-    Owns the model's thread.
+    Works on the model's thread.
 
     :param look: takes a frame's source, returns what was seen; raises FrameRefusedError where it
         cannot be looked at, anything else is a failure of the model.
     :param begin: takes (seen, text, max_tokens), returns a decoding with step(), text, tokens.
     :param deliver: takes a frame of the stream that was looked at, failed ones too.
     :param max_questions: how many questions may be open at once.
+    :param thread: what it runs on.
     """
 
     def __init__(self, look: Callable[[Any], Any], begin: Callable[[Any, str, int], Any],
-                 deliver: Callable[[Frame], None], max_questions: int):
+                 deliver: Callable[[Frame], None], max_questions: int, thread: ModelThread):
         self.dropped = 0
         self._look, self._begin, self._deliver = look, begin, deliver
         self._max_questions = max_questions
@@ -127,8 +151,9 @@ class Worker:
         self._answer_budget_s = 0.0
         self._stopping = False
         self._condition = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name='depthvlm worker', daemon=True)
-        self._thread.start()
+        self._ended = threading.Event()
+        self._step_began_s: float | None = None
+        thread.run(self._run)
 
     def submit(self, frame: Frame) -> None:
         """Take a frame of the stream in place of one that still waits."""
@@ -159,6 +184,18 @@ class Worker:
             elif question.deadline_s <= now_s:
                 question.end(Ending.TIMEOUT)
 
+    def step_s(self) -> float:
+        """Return for how long the step under way has been going on, 0 where there is none."""
+        began_s = self._step_began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
+    def fail_questions(self, error: Exception) -> None:
+        """End all questions as failed, as when the model has not come back."""
+        with self._condition:
+            questions = list(self._questions)
+        for question in questions:
+            question.end(Ending.FAILED, error)
+
     def forget_waiting(self) -> None:
         """Drop the frame that waits, as when time jumps back or the stream is paused."""
         with self._condition:
@@ -168,9 +205,9 @@ class Worker:
 
     def stop(self, timeout_s: float) -> bool:
         """
-        End all questions, and the thread after the step that it is at.
+        End all questions, and the work after the step that is under way.
 
-        :return: whether the thread ended within timeout_s.
+        :return: whether it ended within timeout_s.
         """
         with self._condition:
             self._stopping = True
@@ -179,8 +216,7 @@ class Worker:
             self._condition.notify()
         for question in questions:
             question.end(Ending.STOPPED)
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._ended.wait(timeout_s)
 
     @property
     def open_questions(self) -> int:
@@ -188,14 +224,22 @@ class Worker:
         return sum(question.ending is None for question in list(self._questions))
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._ended.set()
+
+    def _work(self) -> None:
         while (work := self._next()) is not None:
             step, subject = work
+            self._step_began_s = time.monotonic()
             try:
                 step(subject)
             except Exception as error:  # out of the functions it was given: this thread goes on
                 logging.getLogger(__name__).exception('a function given to the worker failed')
                 if isinstance(subject, Question):
                     subject.end(Ending.FAILED, error)
+            self._step_began_s = None
             del work, step, subject     # a frame's cache is large, and this thread may wait long
 
     def _next(self) -> tuple[Callable[[Any], None], Any] | None:

@@ -3,7 +3,14 @@
 import threading
 import time
 
-from depthvlm_ros.nodes.worker import Ending, Frame, FrameRefusedError, Question, Worker
+from depthvlm_ros.nodes.worker import (
+    Ending,
+    Frame,
+    FrameRefusedError,
+    ModelThread,
+    Question,
+    Worker,
+)
 import pytest
 
 
@@ -32,7 +39,8 @@ class Bench:
         self.look_s, self.token_s = look_s, token_s
         self.gate, self.looking = threading.Event(), threading.Event()
         self.gate.set()
-        self.worker = Worker(self.look, self.begin, self.deliver, max_questions)
+        self.thread = ModelThread()
+        self.worker = Worker(self.look, self.begin, self.deliver, max_questions, self.thread)
 
     def look(self, source):
         self.looking.set()
@@ -72,6 +80,7 @@ def make():
     for bench in benches:
         bench.gate.set()
         assert bench.worker.stop(5.0)
+        bench.thread.run(None)
 
 
 def test_a_newer_frame_replaces_the_one_that_waits(make):
@@ -285,3 +294,39 @@ def test_the_thread_goes_on_when_a_questions_own_function_fails():
     bench.until(lambda: whole.ending is not None)
     assert whole.ending is Ending.ANSWERED
     assert bench.worker.stop(5.0)
+
+
+def test_workers_one_after_the_other_share_their_thread(make):
+    thread, seen = ModelThread(), []
+    for number in range(3):
+        worker = Worker(lambda source: seen.append(threading.get_ident()), None,
+                        lambda frame: None, 1, thread)
+        worker.submit(Frame(number))
+        until_s = time.monotonic() + 5.0
+        while len(seen) <= number and time.monotonic() < until_s:
+            time.sleep(0.002)
+        assert worker.stop(5.0)
+    assert len(seen) == 3 and len(set(seen)) == 1
+    thread.run(None)
+
+
+def test_how_long_a_step_takes_is_known_while_it_goes_on(make):
+    bench = make()
+    assert bench.worker.step_s() == 0.0
+    bench.gate.clear()
+    bench.worker.submit(Frame('f'))
+    assert bench.looking.wait(5.0)
+    first_s = bench.worker.step_s()
+    bench.until(lambda: bench.worker.step_s() > first_s > 0)
+    bench.gate.set()
+    bench.until(lambda: bench.worker.step_s() == 0.0)
+
+
+def test_questions_fail_with_the_reason_while_the_model_hangs(make):
+    bench = make()
+    bench.gate.clear()
+    bench.worker.ask(bench.question('q', Frame('f')))
+    assert bench.looking.wait(5.0)
+    error = TimeoutError('hangs')
+    bench.worker.fail_questions(error)
+    assert [(q.ending, q.error) for q in bench.ended] == [(Ending.FAILED, error)]

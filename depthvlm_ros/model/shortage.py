@@ -1,0 +1,39 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What to do when the device has run out of memory."""
+
+from __future__ import annotations
+
+from depthvlm_ros.model.preprocessing import plan_resize
+import torch
+
+LEAST_TOKENS = 16
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an exception says that memory ran out, on a GPU or on the host."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        # What torch's allocator of the host raises has no type of its own.
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def take_fewer_tokens(predictor, intrinsics) -> tuple[int, int]:
+    """
+    Halve the image tokens that a predictor takes of such images, and give back what is cached.
+
+    Depth stays metric and grows coarser.
+
+    :param predictor: model.Predictor; its max_image_tokens is changed.
+    :param intrinsics: of the image that there was no memory for.
+    :return: (tokens that it had, tokens that the next one may have): equal where it has as few
+        as it can have.
+    """
+    token_px = predictor.config.token_px
+    width, height = plan_resize(
+        intrinsics, predictor.config, predictor.max_image_tokens).final
+    had = (width // token_px) * (height // token_px)
+    may = min(had, max(LEAST_TOKENS, had // 2))
+    predictor.max_image_tokens = may
+    if predictor.device.type == 'cuda':
+        torch.cuda.empty_cache()
+    return had, may

@@ -1,0 +1,212 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong on robots: too many images, no memory, a model that hangs."""
+
+import gc
+from pathlib import Path
+import threading
+import time
+
+from builtin_interfaces.msg import Time
+from depthvlm_ros.nodes.conversions import info_from_intrinsics
+from depthvlm_ros.srv import SpatialQuery
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+import pytest
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
+import torch
+
+pytestmark = pytest.mark.ros
+
+DEPTH, POINTS = 'depthvlm/depth/image', 'depthvlm/depth/points'
+STATUS = SpatialQuery.Response
+
+
+def resident_mb():
+    gc.collect()
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith('VmRSS:'):
+            return int(line.split()[1]) / 1024
+    raise AssertionError('no VmRSS')
+
+
+def publish(robot, sec, nanosec=0):
+    robot.publish(robot.picture(sec), info_from_intrinsics(robot.camera, Header()),
+                  Time(sec=sec, nanosec=nanosec))
+
+
+def values_of(robot):
+    """Return the newest diagnostics as a dictionary, with level and message."""
+    status = robot.got['/diagnostics'][-1].status[0]
+    return {'level': status.level, 'message': status.message,
+            **{pair.key: pair.value for pair in status.values}}
+
+
+def test_ten_times_the_rate_costs_images_but_neither_latency_nor_memory(active, slow_down):
+    pass_s, faster, images = 0.1, 10, 400
+    node, robot = active([(DEPTH, Image)])
+    slow_down(node, pass_s)
+    publish(robot, 1)
+    assert robot.until(lambda: robot.got[DEPTH])
+    sent_s, behind = {}, []
+    robot.node.create_subscription(
+        Image, DEPTH, lambda m: behind.append(len(sent_s) - m.header.stamp.sec), 50)
+    before_mb = resident_mb()
+    for sec in range(2, images + 2):
+        sent_s[sec] = time.monotonic()
+        publish(robot, sec)
+        time.sleep(pass_s / faster)
+    assert robot.until(lambda: robot.got[DEPTH][-1].header.stamp.sec == images + 1), 'newest wins'
+    assert resident_mb() - before_mb < 50
+    stamps = [message.header.stamp.sec for message in robot.got[DEPTH]]
+    assert stamps == sorted(stamps)
+    statistics = node.stream.statistics
+    # An image waits for one pass at most and takes one: it is no more than two passes, and what
+    # this machine needs beside, behind the newest one sent.
+    assert sorted(behind)[len(behind) // 2] <= 3 * faster
+    assert node.stream.worker.dropped > images / 2
+    assert (statistics.received == statistics.published + node.stream.worker.dropped
+            + statistics.refused)
+
+
+def test_a_model_that_hangs_ends_unconfigured_and_can_be_configured_again(active, capfd):
+    node, robot = active([(DEPTH, Image), ('/diagnostics', DiagnosticArray)], hang_timeout=0.5)
+    let_go, hanging = threading.Event(), threading.Event()
+
+    def hang(*_):
+        hanging.set()
+        assert let_go.wait(60.0)
+    handle = node._predictor.model.model.visual.register_forward_pre_hook(hang)
+    try:
+        robot.show(node, 1)
+        response = robot.ask()
+        assert hanging.is_set()
+        assert response.status == STATUS.MODEL_FAILURE
+        assert 'hang_timeout' in response.message
+        assert robot.until(lambda: node.state == 'unconfigured')
+        assert robot.ask().status == STATUS.INACTIVE
+        assert 'the model hangs' in capfd.readouterr().err
+        assert node.trigger_configure().name == 'SUCCESS'
+        assert node.trigger_activate().name == 'SUCCESS'
+        assert robot.until(robot.connected)
+        robot.got[DEPTH].clear()
+        assert robot.until(node.stream.outputs.depth_wanted)
+        robot.show(node, 2)
+        assert robot.until(lambda: robot.got[DEPTH]), 'while the old thread still hangs'
+    finally:
+        let_go.set()
+        handle.remove()
+
+
+def test_a_long_pass_within_its_time_is_no_hang(active, slow_down):
+    node, robot = active([(DEPTH, Image)], hang_timeout=60.0)
+    slow_down(node, 1.5)
+    robot.show(node, 1)
+    assert robot.until(lambda: robot.got[DEPTH])
+    assert node.state == 'active'
+
+
+@pytest.mark.parametrize('make_error', [
+    lambda: torch.OutOfMemoryError('CUDA out of memory'),
+    lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_out_of_memory_the_next_frame_has_fewer_tokens(active, make_error):
+    node, robot = active([(DEPTH, Image), ('/diagnostics', DiagnosticArray)])
+    patches_had = []
+
+    def run_out(module, inputs):
+        patches_had.append(inputs[0].shape[0])
+        if inputs[0].shape[0] > 0.9 * patches_had[0]:
+            raise make_error()
+    node._predictor.model.model.visual.register_forward_pre_hook(run_out)
+    sec = 0
+
+    def seen():
+        nonlocal sec
+        sec += 1
+        robot.show(node, sec)
+        return robot.until(lambda: robot.got[DEPTH], 1.0)
+    assert robot.until(seen)
+    assert node.state == 'active'
+    assert patches_had[-1] < 0.9 * patches_had[0]
+    depth = robot.got[DEPTH][-1]
+    assert (depth.height, depth.width) == (robot.camera.height, robot.camera.width)
+    assert 'no memory for' in node.stream.statistics.last_error
+    assert robot.until(lambda: robot.got['/diagnostics'] and int(
+        values_of(robot)['max_image_tokens']) > 0)
+
+
+def test_out_of_memory_at_the_fewest_tokens_is_reported_and_the_node_goes_on(active):
+    node, robot = active([(DEPTH, Image)])
+
+    def run_out(*_):
+        raise torch.OutOfMemoryError('CUDA out of memory')
+    handle = node._predictor.model.model.visual.register_forward_pre_hook(run_out)
+    for sec in range(1, 5):
+        robot.show(node, sec)
+        assert robot.until(lambda n=sec: node.stream.statistics.failed == n)
+    assert 'no memory even for' in node.stream.statistics.last_error
+    handle.remove()
+    robot.show(node, 9)
+    assert robot.until(lambda: robot.got[DEPTH])
+
+
+@pytest.mark.slow
+def test_fifty_rounds_of_the_lifecycle_do_not_grow(active):
+    node, robot = active([(DEPTH, Image)])
+    robot.show(node, 1)
+    resident = []
+    for cycle in range(50):
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        assert node.trigger_configure().name == 'SUCCESS'
+        assert node.trigger_activate().name == 'SUCCESS'
+        if cycle % 10 == 0:      # now and then with a pass
+            assert robot.until(robot.connected)
+            assert robot.until(node.stream.outputs.depth_wanted)
+            robot.got[DEPTH].clear()
+            robot.show(node, cycle + 2)
+            assert robot.until(lambda: robot.got[DEPTH])
+        resident.append(resident_mb())
+    assert threading.active_count() < 30
+    assert max(resident[40:]) - max(resident[5:15]) < 25, resident
+
+
+def test_activated_without_images_it_waits_and_says_so(active):
+    node, robot = active([('/diagnostics', DiagnosticArray)])
+    assert robot.until(lambda: robot.got['/diagnostics'])
+    values = values_of(robot)
+    assert values['level'] == DiagnosticStatus.WARN
+    assert 'no image has arrived' in values['message']
+    assert robot.ask().status == STATUS.NO_IMAGE
+
+
+def test_the_cloud_has_a_rate_of_its_own(active):
+    node, robot = active([(DEPTH, Image), (POINTS, PointCloud2)], max_cloud_rate=0.001)
+    for sec in (1, 2, 3):
+        robot.show(node, sec)
+        assert robot.until(lambda n=sec: len(robot.got[DEPTH]) == n)
+    assert robot.until(lambda: robot.got[POINTS])
+    assert [message.header.stamp.sec for message in robot.got[POINTS]] == [1]
+    node.set_parameters([Parameter('max_cloud_rate', value=0.0)])
+    robot.show(node, 4)
+    assert robot.until(lambda: len(robot.got[POINTS]) == 2)
+
+
+def test_qos_that_does_not_fit_is_reported_from_the_middlewares_event(active, capfd):
+    node, robot = active(
+        [('/diagnostics', DiagnosticArray)],
+        **{'qos_overrides./image.subscription.reliability': 'reliable'})
+    robot.node.create_publisher(
+        Image, 'image', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+    reason = 'a publisher of /image offers another RELIABILITY'
+    assert robot.until(lambda: robot.got['/diagnostics']
+                       and reason in values_of(robot)['qos_mismatch'])
+    assert values_of(robot)['level'] == DiagnosticStatus.WARN
+    assert 'qos_overrides./image.subscription.reliability' in capfd.readouterr().err
+    robot.node.create_subscription(
+        Image, DEPTH, lambda message: None,
+        QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    assert robot.until(lambda: f'a subscriber of /{DEPTH} wants another DURABILITY'
+                       in values_of(robot)['qos_mismatch'])
