@@ -1,0 +1,310 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Three ways to depth with one model: `python -m depthvlm_ros.benchmark.protocols --model nano`.
+
+A question a pixel, read out of its words (DepthLM's way); a coarse grid of depths written token by
+token (Youtu-VL's way); one pass with the depth head. Prints a table and, last, one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+import time
+
+from depthvlm_ros.benchmark.metrics import depth_metrics
+from depthvlm_ros.benchmark.results import provenance
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.model import CheckpointError, Decoding, Predictor, View
+from depthvlm_ros.model.preprocessing import preprocess
+from depthvlm_ros.synthetic import Scene
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import DynamicCache
+
+CAMERA = Intrinsics.centred(256, 192, 210.0)    # the paper's size; the focal length is ours
+PIXEL_QUESTION = 'What is at [{x}, {y}] and how far is it?'     # what nano was taught
+GRID_QUESTION = ('Estimate the depth in metres on a grid of {columns} x {rows} places, '
+                 'row by row, one number for each.')
+MOST_PIXEL_TOKENS = 32
+METRES = re.compile(r'(\d+(?:\.\d+)?)\s*(?:m|meters?|metres?)\b')
+WARM_UP = 2     # runs that pay for what is set up once
+
+
+def metres_in(text):
+    """Return the first distance in metres that a text names, NaN where it names none."""
+    found = METRES.search(text)
+    return float(found.group(1)) if found else float('nan')
+
+
+def pixel_question(u, v, camera):
+    """Ask for the depth of pixel (u, v), its centre in thousandths of the image."""
+    return PIXEL_QUESTION.format(x=round((u + 0.5) / camera.width * 1000),
+                                 y=round((v + 0.5) / camera.height * 1000))
+
+
+def draw_pixels(depth_m, count, rng):
+    """Draw (u, v) places at which a depth map (H, W) is known, all different where it can be."""
+    v, u = np.nonzero(np.isfinite(depth_m))
+    chosen = rng.choice(len(u), count, replace=count > len(u))
+    return [(int(u[i]), int(v[i])) for i in chosen]
+
+
+@torch.inference_mode()
+def read_image(predictor, rgb, camera):
+    """Return a View of an image that was encoded for words alone: its depth is NaN."""
+    model = predictor.model
+    pixels, grid = preprocess(
+        rgb, camera, predictor.config, predictor.max_image_tokens, predictor.device)
+    tokens = pixels.shape[0] // predictor.config.vision_config.spatial_merge_size ** 2
+    ids = torch.tensor([predictor.prompt.prefix(tokens)], device=predictor.device)
+    positions = model.positions(ids, image_grid_thw=grid)
+    cache = DynamicCache()
+    model(ids, pixel_values=pixels, image_grid_thw=grid, position_ids=positions,
+          past_key_values=cache, logits_to_keep=0, with_depth=False)
+    unknown_m = np.full((camera.height, camera.width), np.nan, np.float32)
+    return View(depth_m=unknown_m, intrinsics=camera, image_tokens=tokens, cache=cache,
+                next_position=int(positions.max()) + 1)
+
+
+def sample_rooms(rooms, pixels, first_seed=0):
+    """
+    Render held-out rooms and draw places in them.
+
+    :return: list of (frame, [(u, v), ...]), `pixels` places in all, shared evenly.
+    """
+    rng = np.random.default_rng(first_seed)
+    shares = [len(part) for part in np.array_split(np.arange(pixels), rooms)]
+    frames = [Scene.random(first_seed + i).render(CAMERA) for i in range(rooms)]
+    return [(frame, draw_pixels(frame.depth_m, share, rng))
+            for frame, share in zip(frames, shares)]
+
+
+def measure_pixels(predictor, sampled, shared_pass):
+    """
+    Ask for the depth of single pixels, one question each.
+
+    :param sampled: as sample_rooms gives it.
+    :param shared_pass: encode an image once for all of its questions; False encodes it anew for
+        every pixel, as DepthLM must, whose image carries a mark at the pixel.
+    :return: seconds of each question, and the depths read, NaN where there was none.
+    """
+    spent_s, depths_m = [], []
+    for frame, places in tqdm(sampled, unit='room', desc='a question a pixel', mininterval=5):
+        view = read_image(predictor, frame.rgb, CAMERA) if shared_pass else None
+        for u, v in places:
+            began = time.perf_counter()
+            seen = view or read_image(predictor, frame.rgb, CAMERA)
+            answer = predictor.ask(seen, pixel_question(u, v, CAMERA), MOST_PIXEL_TOKENS)
+            spent_s.append(time.perf_counter() - began)
+            depths_m.append(metres_in(answer.text))
+    return np.array(spent_s), np.array(depths_m, np.float32)
+
+
+def grid_answer(depth_m, columns, rows):
+    """Write the depths (m) at the cells' centres as an answer to GRID_QUESTION would."""
+    v = ((np.arange(rows) + 0.5) / rows * depth_m.shape[0]).astype(int)
+    u = ((np.arange(columns) + 0.5) / columns * depth_m.shape[1]).astype(int)
+    return '\n'.join(' '.join(f'{metres:.2f}' for metres in row) for row in depth_m[v][:, u])
+
+
+def measure_grid(predictor, frame, columns, rows):
+    """
+    Let the model write a coarse grid of depths, token by token.
+
+    A model that was never taught this ends early or writes something else; it is made to go on
+    for as many tokens as such an answer has, since its time does not depend on what it writes.
+
+    :return: dict: 'cell_tokens_s', the time to as many tokens as there are cells (a vocabulary of
+        quantised depths, one token each, as Youtu-VL has it); 'text_s', to 'text_tokens', as many
+        as the numbers with two decimals take in this tokenizer; 'ended_after', where the model
+        wanted to stop, None where it did not; 'numbers' that it had written by then.
+    """
+    cells = columns * rows
+    question = GRID_QUESTION.format(columns=columns, rows=rows)
+    written = grid_answer(np.nan_to_num(frame.depth_m), columns, rows)
+    text_tokens = max(cells, len(predictor.tokenizer(written)['input_ids']))
+    free = predictor.ask(read_image(predictor, frame.rgb, CAMERA), question, text_tokens)
+    endless = dataclasses.replace(predictor.prompt, stops=frozenset())
+    began = time.perf_counter()
+    decoding = Decoding(predictor.model, predictor.tokenizer, endless,
+                        read_image(predictor, frame.rgb, CAMERA), question, text_tokens)
+    cell_tokens_s = None
+    while decoding.step():
+        if cell_tokens_s is None and decoding.tokens >= cells:
+            cell_tokens_s = time.perf_counter() - began
+    text_s = time.perf_counter() - began
+    return {'cells': cells, 'cell_tokens_s': cell_tokens_s or text_s, 'text_s': text_s,
+            'text_tokens': decoding.tokens,
+            'ended_after': free.tokens if free.ended == 'stop' else None,
+            'numbers': len(re.findall(r'\d+\.\d+', free.text))}
+
+
+def measure_head(predictor, sampled, repeats):
+    """
+    Look at rooms in one pass each, with the depth head.
+
+    :return: median s of a pass, and the depth maps (H, W) in the rooms' order.
+    """
+    spent_s, maps_m = [], []
+    for turn in range(max(repeats, len(sampled))):
+        frame, _ = sampled[turn % len(sampled)]
+        began = time.perf_counter()
+        view = predictor.look(frame.rgb, CAMERA)
+        spent_s.append(time.perf_counter() - began)
+        if turn < len(sampled):
+            maps_m.append(view.depth_m)
+    return float(np.median(spent_s)), maps_m
+
+
+def warm_up(predictor, frame):
+    """Pay for what is set up once."""
+    for _ in range(WARM_UP):
+        view = predictor.look(frame.rgb, CAMERA)
+        predictor.ask(view, pixel_question(0, 0, CAMERA), 2)
+
+
+def accuracy(depths_m, maps_m, sampled):
+    """
+    Hold words and depth head against the rooms' true depth, at the same places.
+
+    :return: dict: 'words', 'head' at these places and 'head_dense' over whole images: delta1 and
+        abs_rel each; of words also 'read', the share of answers that name a distance. The other
+        figures of 'words' are over these alone.
+    """
+    at = [(room, u, v) for room, (_, places) in enumerate(sampled) for u, v in places]
+    truth_m = np.array([sampled[room][0].depth_m[v, u] for room, u, v in at])
+    head_m = np.array([maps_m[room][v, u] for room, u, v in at])
+    dense = [depth_metrics(map_m, frame.depth_m) for map_m, (frame, _) in zip(maps_m, sampled)]
+    words, head = depth_metrics(depths_m, truth_m), depth_metrics(head_m, truth_m)
+    return {'words': {'delta1': words.delta1, 'abs_rel': words.abs_rel, 'read': words.coverage},
+            'head': {'delta1': head.delta1, 'abs_rel': head.abs_rel},
+            'head_dense': {'delta1': float(np.mean([d.delta1 for d in dense])),
+                           'abs_rel': float(np.mean([d.abs_rel for d in dense]))}}
+
+
+def measure_protocols(predictor, pixels, rooms, columns, rows, repeats=10):
+    """
+    Time the three ways on the same images, and judge what can be judged.
+
+    :param pixels: questions asked of each kind, over all rooms.
+    :return: dict: times of one image in s, their ratios to the one pass, and accuracy.
+    """
+    sampled = sample_rooms(rooms, pixels)
+    frame = sampled[0][0]
+    warm_up(predictor, frame)
+    whole = CAMERA.width * CAMERA.height
+    anew_s, depths_m = measure_pixels(predictor, sampled, shared_pass=False)
+    shared_s, shared_m = measure_pixels(predictor, sampled, shared_pass=True)
+    grid = measure_grid(predictor, frame, columns, rows)
+    head_s, maps_m = measure_head(predictor, sampled, repeats)
+    times = {'pixel_questions_s': float(anew_s.mean()) * whole,
+             'pixel_questions_shared_s': float(shared_s.mean()) * whole,
+             'grid_one_token_a_cell_s': grid['cell_tokens_s'],
+             'grid_as_text_s': grid['text_s'], 'head_s': head_s}
+    return {**times,
+            'ratios': {name[:-2]: spent / head_s for name, spent in times.items()},
+            'pixel_question_s': float(anew_s.mean()),
+            'pixel_question_shared_s': float(shared_s.mean()),
+            'pixels_timed': pixels, 'pixels_scaled_to': whole, 'rooms': rooms,
+            'grid': grid, 'answers_identical': bool(
+                np.array_equal(depths_m, shared_m, equal_nan=True)),
+            'accuracy': accuracy(depths_m, maps_m, sampled)}
+
+
+def load(options):
+    """
+    Load the model that the command line names.
+
+    :raises CheckpointError: none by that name.
+    """
+    return Predictor.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+
+
+def spelt(seconds):
+    """Write a time for people."""
+    for unit, length in (('h', 3600.0), ('min', 60.0), ('s', 1.0)):
+        if seconds >= length:
+            return f'{seconds / length:.2f} {unit}'
+    return f'{seconds * 1e3:.1f} ms'
+
+
+def print_table(result):
+    """Print the figures for people."""
+    grid, asked = result['grid'], result['pixels_timed']
+    print(f"one {CAMERA.width} x {CAMERA.height} image, model {result['model']} on "
+          f"{result['device']}, {result['dtype']}")
+    for name, key in (
+            (f'(i) a question a pixel, image encoded anew [{asked} timed, scaled]',
+             'pixel_questions'),
+            (f'    the same behind one shared pass [{asked} timed, scaled]',
+             'pixel_questions_shared'),
+            (f"(ii) grid of {grid['cells']} depths, one token each", 'grid_one_token_a_cell'),
+            (f"    the same as text, {grid['text_tokens']} tokens", 'grid_as_text'),
+            ('(iii) one pass with the depth head', 'head')):
+        print(f"  {name:62} {spelt(result[f'{key}_s']):>10} {result['ratios'][key]:12.1f} x")
+    print(f"  (i) is {asked} questions over {result['rooms']} rooms, scaled to "
+          f"{result['pixels_scaled_to']} pixels")
+    if grid['ended_after'] is not None or grid['numbers'] < grid['cells']:
+        stop = grid['ended_after']
+        print(f"  (ii) this model does not know the grid: it wrote {grid['numbers']} numbers and "
+              + (f'ended after {stop} tokens' if stop is not None else 'did not end')
+              + '; it was made to go on, so its time holds and its words mean nothing')
+    print('accuracy in synthetic rooms:      delta1  AbsRel')
+    for name, key in (('(i) words, at the pixels asked', 'words'),
+                      ('(iii) head, at the same pixels', 'head'),
+                      ('(iii) head, whole images', 'head_dense')):
+        figures = result['accuracy'][key]
+        print(f"  {name:31} {figures['delta1']:6.3f}  {figures['abs_rel']:6.3f}")
+    print(f"  {result['accuracy']['words']['read']:.2f} of the answers name a distance")
+
+
+def grid_size(text):
+    """Read 'COLUMNSxROWS'."""
+    match = re.fullmatch(r'([1-9]\d{0,2})x([1-9]\d{0,2})', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f'{text!r}, wanted columns x rows such as 16x12')
+    return int(match[1]), int(match[2])
+
+
+def parsed(args):
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[1])
+    parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--dtype', default='auto')
+    parser.add_argument('--pixels', type=int, default=96,
+                        help='that are asked about, over all rooms (%(default)s)')
+    parser.add_argument('--rooms', type=int, default=12, help='that they lie in (%(default)s)')
+    parser.add_argument('--grid', type=grid_size, default=(16, 12), metavar='16x12',
+                        help='columns and rows; 16x12 is a cell for 16 x 16 px')
+    options = parser.parse_args(args)
+    if not 1 <= options.rooms <= options.pixels:
+        parser.error(f'--rooms is {options.rooms} and --pixels {options.pixels}, '
+                     'wanted 1 <= rooms <= pixels')
+    return options
+
+
+def main(args=None):
+    """Parse the command line, measure, print; 1 where the model cannot be had."""
+    options = parsed(args)
+    try:
+        predictor = load(options)
+    except CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 1
+    result = {'model': options.model, 'dtype': str(predictor.model.dtype).removeprefix('torch.'),
+              'threads': torch.get_num_threads(), **provenance(predictor.device),
+              **measure_protocols(predictor, options.pixels, options.rooms, *options.grid)}
+    print_table(result)
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
