@@ -96,10 +96,10 @@ def ask_full(predictor, rgb, questions, max_tokens):
     return answers, depth_s
 
 
-def inputs_of(predictor, rgb, question):
+def inputs_of(predictor, rgb, question, camera=CAMERA):
     """Return the whole prompt's ids (1, S) and positions (3, 1, S), the pixels and their grid."""
     pixels, grid = preprocess(
-        rgb, CAMERA, predictor.config, predictor.max_image_tokens, predictor.device)
+        rgb, camera, predictor.config, predictor.max_image_tokens, predictor.device)
     tokens = pixels.shape[0] // predictor.config.vision_config.spatial_merge_size ** 2
     prompt = predictor.prompt
     ids = torch.tensor([[*prompt.prefix(tokens), *encode_words(predictor.tokenizer, question),
@@ -117,15 +117,21 @@ def depth_pass(predictor, rgb, question):
 
 
 @torch.inference_mode()
-def generate(predictor, rgb, question, max_tokens):
-    """Decode greedily behind a pass over the whole prompt; return the text and its tokens."""
+def generate(predictor, rgb, question, max_tokens, camera=CAMERA, on_token=lambda: None):
+    """
+    Decode greedily behind a pass over the whole prompt.
+
+    :param on_token: called when a token is known.
+    :return: the text and the number of its tokens.
+    """
     model, cache, decoded = predictor.model, DynamicCache(), []
-    ids, positions, pixels, grid = inputs_of(predictor, rgb, question)
+    ids, positions, pixels, grid = inputs_of(predictor, rgb, question, camera)
     logits = model(ids, pixel_values=pixels, image_grid_thw=grid, position_ids=positions,
                    past_key_values=cache, with_depth=False).logits
     position = int(positions.max()) + 1
     while (token := int(logits[0, -1].argmax())) not in predictor.prompt.stops:
         decoded.append(token)
+        on_token()
         if len(decoded) >= max_tokens:
             break
         logits = model(torch.tensor([[token]], device=predictor.device), past_key_values=cache,
