@@ -17,9 +17,10 @@ import sys
 import time
 
 from depthvlm_ros.benchmark.metrics import depth_metrics
+from depthvlm_ros.benchmark.published import predictor_of
 from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
-from depthvlm_ros.model import CheckpointError, Decoding, Predictor, View
+from depthvlm_ros.model import CheckpointError, Decoding, View
 from depthvlm_ros.model.preprocessing import preprocess
 from depthvlm_ros.synthetic import Scene
 import numpy as np
@@ -34,6 +35,13 @@ GRID_QUESTION = ('Estimate the depth in metres on a grid of {columns} x {rows} p
 MOST_PIXEL_TOKENS = 32
 METRES = re.compile(r'(\d+(?:\.\d+)?)\s*(?:m|meters?|metres?)\b')
 WARM_UP = 2     # runs that pay for what is set up once
+
+
+def clocks_s(device):
+    """Return (wall clock, processor time of this process) in s once the device has caught up."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def metres_in(text):
@@ -92,16 +100,17 @@ def measure_pixels(predictor, sampled, shared_pass):
     :param sampled: as sample_rooms gives it.
     :param shared_pass: encode an image once for all of its questions; False encodes it anew for
         every pixel, as DepthLM must, whose image carries a mark at the pixel.
-    :return: seconds of each question, and the depths read, NaN where there was none.
+    :return: s of each question (questions, 2), wall clock and processor, and the depths read, NaN
+        where there was none.
     """
     spent_s, depths_m = [], []
     for frame, places in tqdm(sampled, unit='room', desc='a question a pixel', mininterval=5):
         view = read_image(predictor, frame.rgb, CAMERA) if shared_pass else None
         for u, v in places:
-            began = time.perf_counter()
+            began = clocks_s(predictor.device)
             seen = view or read_image(predictor, frame.rgb, CAMERA)
             answer = predictor.ask(seen, pixel_question(u, v, CAMERA), MOST_PIXEL_TOKENS)
-            spent_s.append(time.perf_counter() - began)
+            spent_s.append(clocks_s(predictor.device) - began)
             depths_m.append(metres_in(answer.text))
     return np.array(spent_s), np.array(depths_m, np.float32)
 
@@ -120,10 +129,11 @@ def measure_grid(predictor, frame, columns, rows):
     A model that was never taught this ends early or writes something else; it is made to go on
     for as many tokens as such an answer has, since its time does not depend on what it writes.
 
-    :return: dict: 'cell_tokens_s', the time to as many tokens as there are cells (a vocabulary of
-        quantised depths, one token each, as Youtu-VL has it); 'text_s', to 'text_tokens', as many
-        as the numbers with two decimals take in this tokenizer; 'ended_after', where the model
-        wanted to stop, None where it did not; 'numbers' that it had written by then.
+    :return: (2,) s, wall clock and processor, to as many tokens as there are cells (a vocabulary
+        of quantised depths, one token each, as Youtu-VL has it); the same to as many as the
+        numbers with two decimals take in this tokenizer; and a dict: 'text_tokens', how many that
+        is, 'ended_after', where the model wanted to stop, None where it did not, and 'numbers'
+        that it had written by then.
     """
     cells = columns * rows
     question = GRID_QUESTION.format(columns=columns, rows=rows)
@@ -131,35 +141,36 @@ def measure_grid(predictor, frame, columns, rows):
     text_tokens = max(cells, len(predictor.tokenizer(written)['input_ids']))
     free = predictor.ask(read_image(predictor, frame.rgb, CAMERA), question, text_tokens)
     endless = dataclasses.replace(predictor.prompt, stops=frozenset())
-    began = time.perf_counter()
+    began = clocks_s(predictor.device)
     decoding = Decoding(predictor.model, predictor.tokenizer, endless,
                         read_image(predictor, frame.rgb, CAMERA), question, text_tokens)
-    cell_tokens_s = None
+    while decoding.tokens < cells:
+        decoding.step()
+    cells_s = clocks_s(predictor.device) - began
     while decoding.step():
-        if cell_tokens_s is None and decoding.tokens >= cells:
-            cell_tokens_s = time.perf_counter() - began
-    text_s = time.perf_counter() - began
-    return {'cells': cells, 'cell_tokens_s': cell_tokens_s or text_s, 'text_s': text_s,
-            'text_tokens': decoding.tokens,
-            'ended_after': free.tokens if free.ended == 'stop' else None,
-            'numbers': len(re.findall(r'\d+\.\d+', free.text))}
+        pass
+    return cells_s, clocks_s(predictor.device) - began, {
+        'cells': cells, 'text_tokens': decoding.tokens,
+        'ended_after': free.tokens if free.ended == 'stop' else None,
+        'numbers': len(re.findall(r'\d+\.\d+', free.text))}
 
 
 def measure_head(predictor, sampled, repeats):
     """
     Look at rooms in one pass each, with the depth head.
 
-    :return: median s of a pass, and the depth maps (H, W) in the rooms' order.
+    :return: s of each pass (passes, 2), wall clock and processor, and the depth maps (H, W) in
+        the rooms' order.
     """
     spent_s, maps_m = [], []
     for turn in range(max(repeats, len(sampled))):
         frame, _ = sampled[turn % len(sampled)]
-        began = time.perf_counter()
+        began = clocks_s(predictor.device)
         view = predictor.look(frame.rgb, CAMERA)
-        spent_s.append(time.perf_counter() - began)
+        spent_s.append(clocks_s(predictor.device) - began)
         if turn < len(sampled):
             maps_m.append(view.depth_m)
-    return float(np.median(spent_s)), maps_m
+    return np.array(spent_s), maps_m
 
 
 def warm_up(predictor, frame):
@@ -193,7 +204,8 @@ def measure_protocols(predictor, pixels, rooms, columns, rows, repeats=10):
     Time the three ways on the same images, and judge what can be judged.
 
     :param pixels: questions asked of each kind, over all rooms.
-    :return: dict: times of one image in s, their ratios to the one pass, and accuracy.
+    :return: dict: 'times_s', 'cpu_s' (processor time, which other programs on the machine touch
+        little) and their ratios to the one pass, by way, for one image; and accuracy.
     """
     sampled = sample_rooms(rooms, pixels)
     frame = sampled[0][0]
@@ -201,29 +213,22 @@ def measure_protocols(predictor, pixels, rooms, columns, rows, repeats=10):
     whole = CAMERA.width * CAMERA.height
     anew_s, depths_m = measure_pixels(predictor, sampled, shared_pass=False)
     shared_s, shared_m = measure_pixels(predictor, sampled, shared_pass=True)
-    grid = measure_grid(predictor, frame, columns, rows)
-    head_s, maps_m = measure_head(predictor, sampled, repeats)
-    times = {'pixel_questions_s': float(anew_s.mean()) * whole,
-             'pixel_questions_shared_s': float(shared_s.mean()) * whole,
-             'grid_one_token_a_cell_s': grid['cell_tokens_s'],
-             'grid_as_text_s': grid['text_s'], 'head_s': head_s}
-    return {**times,
-            'ratios': {name[:-2]: spent / head_s for name, spent in times.items()},
-            'pixel_question_s': float(anew_s.mean()),
-            'pixel_question_shared_s': float(shared_s.mean()),
-            'pixels_timed': pixels, 'pixels_scaled_to': whole, 'rooms': rooms,
-            'grid': grid, 'answers_identical': bool(
-                np.array_equal(depths_m, shared_m, equal_nan=True)),
+    cells_s, text_s, grid = measure_grid(predictor, frame, columns, rows)
+    looks_s, maps_m = measure_head(predictor, sampled, repeats)
+    spent = {'pixel_questions': anew_s.mean(0) * whole,
+             'pixel_questions_shared': shared_s.mean(0) * whole,
+             'grid_one_token_a_cell': cells_s, 'grid_as_text': text_s, 'head': looks_s.mean(0)}
+    times_s, cpu_s = ({way: float(both[i]) for way, both in spent.items()} for i in (0, 1))
+    return {'times_s': times_s, 'ratios': over(times_s, 'head'),
+            'cpu_s': cpu_s, 'cpu_ratios': over(cpu_s, 'head'),
+            'pixels_timed': pixels, 'pixels_scaled_to': whole, 'rooms': rooms, 'grid': grid,
+            'answers_identical': bool(np.array_equal(depths_m, shared_m, equal_nan=True)),
             'accuracy': accuracy(depths_m, maps_m, sampled)}
 
 
-def load(options):
-    """
-    Load the model that the command line names.
-
-    :raises CheckpointError: none by that name.
-    """
-    return Predictor.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+def over(times_s, way):
+    """Return every time over that of one way."""
+    return {name: spent_s / times_s[way] for name, spent_s in times_s.items()}
 
 
 def spelt(seconds):
@@ -239,6 +244,7 @@ def print_table(result):
     grid, asked = result['grid'], result['pixels_timed']
     print(f"one {CAMERA.width} x {CAMERA.height} image, model {result['model']} on "
           f"{result['device']}, {result['dtype']}")
+    print(f"{'':66} {'time':>8} {'ratio':>14} {'cpu ratio':>13}")
     for name, key in (
             (f'(i) a question a pixel, image encoded anew [{asked} timed, scaled]',
              'pixel_questions'),
@@ -247,7 +253,8 @@ def print_table(result):
             (f"(ii) grid of {grid['cells']} depths, one token each", 'grid_one_token_a_cell'),
             (f"    the same as text, {grid['text_tokens']} tokens", 'grid_as_text'),
             ('(iii) one pass with the depth head', 'head')):
-        print(f"  {name:62} {spelt(result[f'{key}_s']):>10} {result['ratios'][key]:12.1f} x")
+        print(f"  {name:62} {spelt(result['times_s'][key]):>10} {result['ratios'][key]:12.1f} x"
+              f"{result['cpu_ratios'][key]:12.1f} x")
     print(f"  (i) is {asked} questions over {result['rooms']} rooms, scaled to "
           f"{result['pixels_scaled_to']} pixels")
     if grid['ended_after'] is not None or grid['numbers'] < grid['cells']:
@@ -275,7 +282,8 @@ def grid_size(text):
 def parsed(args):
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[1])
-    parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
+    parser.add_argument('--model', default='nano',
+                        help="'nano', a folder, a hub id, or '4b' or '8b' for random weights")
     parser.add_argument('--device', default='auto')
     parser.add_argument('--dtype', default='auto')
     parser.add_argument('--pixels', type=int, default=96,
@@ -294,7 +302,7 @@ def main(args=None):
     """Parse the command line, measure, print; 1 where the model cannot be had."""
     options = parsed(args)
     try:
-        predictor = load(options)
+        predictor = predictor_of(options.model, options.device, options.dtype)
     except CheckpointError as error:
         print(error, file=sys.stderr)
         return 1
