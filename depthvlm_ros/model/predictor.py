@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import checkpoint
+from depthvlm_ros.model.capture import capture_for
 from depthvlm_ros.model.decoding import Decoding
+from depthvlm_ros.model.engine import Engine, to_camera
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
 from depthvlm_ros.model.prompt import Prompt
 import numpy as np
 import torch
-import torch.nn.functional as F
 from transformers import DynamicCache
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -86,6 +87,8 @@ class Predictor:
             raise checkpoint.CheckpointError(
                 f"model {name!r}: the tokenizer's image token is {self.prompt.image}, config.json "
                 f'says {model.config.image_token_id}; wanted the same')
+        model.depth_head.to(memory_format=torch.channels_last)  # its maps come as rows of tokens
+        self.engine = Engine(model, self.prompt, capture_for(model.device))
 
     @classmethod
     def from_pretrained(cls, name, *, device='auto', dtype='auto', revision=None,
@@ -134,19 +137,28 @@ class Predictor:
         :return: View: depth of the input's size, and the cache that questions continue.
         :raises ValueError: a wrong shape, dtype or size.
         """
-        pixels, grid = preprocess(rgb, intrinsics, self.config, self.max_image_tokens, self.device)
         plan = plan_resize(intrinsics, self.config, self.max_image_tokens)
+        if not self.engine.fits():
+            return self._look_plainly(rgb, intrinsics, plan)
+        seen, size = self.engine.run(rgb, intrinsics, plan)
+        depth_m = seen.depth_m.cpu().numpy()
+        cache = DynamicCache()
+        for number, (keys, values) in enumerate(zip(seen.keys, seen.values)):
+            cache.update(keys, values, number)      # copies: the pass's own may be used again
+        return View(depth_m, intrinsics, size.tables.rows * size.tables.columns, cache,
+                    size.next_position)
+
+    def _look_plainly(self, rgb, intrinsics, plan):
+        """Look by DepthVLM's own forward pass, whatever hangs on it."""
+        pixels, grid = preprocess(rgb, intrinsics, self.config, self.max_image_tokens, self.device)
         tokens = pixels.shape[0] // self.config.vision_config.spatial_merge_size ** 2
         ids = torch.tensor([self.prompt.prefix(tokens)], device=self.device)
         positions = self.model.positions(ids, image_grid_thw=grid)
         cache = DynamicCache()
         out = self.model(ids, pixel_values=pixels, image_grid_thw=grid, position_ids=positions,
                          past_key_values=cache, logits_to_keep=0)
-        depth = F.interpolate(out.depth_pred[0][None, None], mode='bilinear',
-                              size=(intrinsics.height, intrinsics.width))[0, 0]
-        depth = (depth * plan.depth_scale).cpu().numpy()
-        depth[~np.isfinite(depth)] = np.nan
-        return View(depth, intrinsics, tokens, cache, int(positions.max()) + 1)
+        depth = to_camera(out.depth_pred[0], intrinsics.height, intrinsics.width, plan.depth_scale)
+        return View(depth.cpu().numpy(), intrinsics, tokens, cache, int(positions.max()) + 1)
 
     def begin(self, view, question, max_tokens=128):
         """
@@ -170,6 +182,6 @@ class Predictor:
     def close(self):
         """Free the model and its device memory; the predictor is of no use afterwards."""
         on_gpu = self.model is not None and self.device.type == 'cuda'
-        self.model = None
+        self.model = self.engine = None
         if on_gpu:
             torch.cuda.empty_cache()

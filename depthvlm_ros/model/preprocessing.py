@@ -139,6 +139,17 @@ def as_image_tensor(rgb, device=None):
     return rgb.to(device or rgb.device).permute(2, 0, 1)
 
 
+def check_size(image, intrinsics):
+    """
+    Check that an image, (3, H, W), has its camera's size.
+
+    :raises ValueError: another size.
+    """
+    if tuple(image.shape[1:]) != (intrinsics.height, intrinsics.width):
+        raise ValueError(f'the image is {image.shape[2]} x {image.shape[1]} px, its camera '
+                         f'{intrinsics.width} x {intrinsics.height}: wanted the same')
+
+
 def preprocess(rgb, intrinsics, config, max_image_tokens=0, device=None):
     """
     Bring an image to the canonical focal length and cut it into patches.
@@ -151,14 +162,22 @@ def preprocess(rgb, intrinsics, config, max_image_tokens=0, device=None):
     :raises ValueError: a size that is not the camera's, a wrong shape or dtype.
     """
     image = as_image_tensor(rgb, device)
-    if tuple(image.shape[1:]) != (intrinsics.height, intrinsics.width):
-        raise ValueError(f'the image is {image.shape[2]} x {image.shape[1]} px, its camera '
-                         f'{intrinsics.width} x {intrinsics.height}: wanted the same')
+    check_size(image, intrinsics)
     plan = plan_resize(intrinsics, config, max_image_tokens)
-    image = image.float()
-    image = resize_u8(image, plan.canonical, 'bilinear')
-    image = resize_u8(image, plan.intermediate, 'bicubic')
-    image = resize_u8(image, plan.final, 'bicubic')
-    patches = to_patches(image / 127.5 - 1.0, config.vision_config)
+    patches = patches_of(image, plan, config.vision_config)
     return patches, torch.tensor([plan.grid(config.vision_config.patch_size)],
                                  device=patches.device)
+
+
+def patches_of(image, plan, vision_config):
+    """
+    Bring an image through its plan's sizes and cut it.
+
+    :param image: (3, H, W) uint8.
+    :param plan: ResizePlan.
+    :return: (patches, 1536) float32 in [-1, 1].
+    """
+    image = resize_u8(image.float(), plan.canonical, 'bilinear')
+    image = resize_u8(image, plan.intermediate, 'bicubic')
+    image = resize_u8(image, plan.final, 'bicubic')
+    return to_patches(image / 127.5 - 1.0, vision_config)

@@ -1,0 +1,141 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Work of fixed shape, captured once as a CUDA graph and replayed.
+
+A replay gives the device all its kernels at once; launched one by one, a pass has thousands, and a
+token's are over before the host has launched the next. Where something cannot be captured it is
+run directly, and the log says so once.
+"""
+
+from collections import OrderedDict
+import logging
+
+import torch
+
+MOST = 4            # works kept; each holds its outputs and a share of one pool
+PATIENCE = 64       # calls after which a work not asked for makes room for another
+
+
+class Captures:
+    """
+    Captured works, a bounded number.
+
+    A work is captured when it comes the second time, so that sizes that come once cost nothing;
+    where all places are taken, one that was not asked for in the last calls makes room, and
+    otherwise the newcomer is run directly. So many sizes taking turns do not capture all the time.
+
+    :param capture: takes (work, example input), returns a callable of the same kind; None
+        captures nothing. A RuntimeError of it is logged, and that work not tried again.
+    :param most: places.
+    """
+
+    def __init__(self, capture, most=MOST):
+        self._capture = capture
+        self._most = most
+        self._calls = 0
+        self._held = OrderedDict()      # key -> [captured, the call it was last asked for]
+        self._seen = OrderedDict()      # keys that came once
+        self._refused = set()
+
+    def of(self, key, work, example):
+        """
+        Return what to run in place of some work, or None to run it directly.
+
+        :param key: tells works apart.
+        :param example: an input of its shape.
+        """
+        if self._capture is None or key in self._refused:
+            return None
+        self._calls += 1
+        if key in self._held:
+            self._held[key][1] = self._calls
+            self._held.move_to_end(key)
+            return self._held[key][0]
+        if not self._is_due(key):
+            return None
+        try:
+            captured = self._capture(work, example)
+        except RuntimeError as error:
+            logging.getLogger(__name__).warning(
+                'a pass cannot be captured and is run directly, which is slower: %s', error)
+            self._refused.add(key)
+            return None
+        self._held[key] = [captured, self._calls]
+        return captured
+
+    def clear(self):
+        """Forget everything, as when the weights have changed."""
+        self._held.clear()
+        self._seen.clear()
+        self._refused.clear()
+
+    def _is_due(self, key):
+        """Tell whether to capture a work now, with a place for it."""
+        if key not in self._seen:
+            self._seen[key] = True
+            if len(self._seen) > PATIENCE:
+                self._seen.popitem(last=False)
+            return False
+        if len(self._held) >= self._most:
+            oldest, (_, last) = next(iter(self._held.items()))
+            if self._calls - last < PATIENCE:
+                return False
+            del self._held[oldest]
+        return True
+
+
+class CudaCapture:
+    """
+    Captures works on one CUDA device, all in one pool of memory.
+
+    They never run at the same time, and what one gives is copied before the next is run, so they
+    may share it.
+
+    :param device: torch.device.
+    """
+
+    WARM_UP = 3     # runs before, in which libraries choose their kernels and take their memory
+
+    def __init__(self, device):
+        self._device = device
+        self._pool = None
+
+    def __call__(self, work, example):
+        """Capture work(input); return a Replay."""
+        with torch.cuda.device(self._device), torch.inference_mode():
+            fixed = torch.empty_like(example, device=self._device,
+                                     memory_format=torch.contiguous_format)
+            fixed.copy_(example)
+            side = torch.cuda.Stream(self._device)
+            side.wait_stream(torch.cuda.current_stream(self._device))
+            with torch.cuda.stream(side):
+                for _ in range(self.WARM_UP):
+                    work(fixed)
+            torch.cuda.current_stream(self._device).wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads (a camera's, another node's) may use the device meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode='thread_local'):
+                outputs = work(fixed)
+            self._pool = self._pool or graph.pool()
+            return Replay(graph, fixed, outputs)
+
+
+class Replay:
+    """A captured work: takes an input of its shape, gives outputs that hold until the next run."""
+
+    def __init__(self, graph, fixed, outputs):
+        self._graph, self._fixed, self._outputs = graph, fixed, outputs
+
+    def __call__(self, example):
+        """Run it on another input, from any device."""
+        self._fixed.copy_(example, non_blocking=True)
+        self._graph.replay()
+        return self._outputs
+
+
+def capture_for(device):
+    """Return what captures on a device, or None where nothing can."""
+    if device.type != 'cuda' or not hasattr(torch.cuda, 'CUDAGraph'):
+        return None
+    return CudaCapture(device)

@@ -1,0 +1,190 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The model's pass over one image, as fast as the same numbers can be had.
+
+What is the same for every image is worked out once: the system text's keys and values, and for
+each size of image the positions of its patches and tokens. From the image's upload to the depth's
+download nothing waits for the device, so that on a GPU the pass of a size that comes again is
+captured and replayed as one. Whatever does not fit (another attention, a module that somebody
+watches by a hook) goes the plain way through DepthVLM.forward, which gives the same depth.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from depthvlm_ros.model.capture import Captures
+from depthvlm_ros.model.preprocessing import as_image_tensor, check_size, patches_of, ResizePlan
+from depthvlm_ros.model.text_pass import image_positions, Prefix, read_image, read_prefix
+from depthvlm_ros.model.vision_pass import encode, grid_tables, GridTables
+import torch
+import torch.nn.functional as F
+
+MOST_SIZES = 16     # image sizes whose tables are kept; one takes a few MB at the 4B's widths
+
+
+@dataclass(frozen=True)
+class Size:
+    """
+    What is the same for every image of a size.
+
+    :param height: of the camera's image, px; width likewise.
+    :param plan: ResizePlan.
+    :param tables: GridTables of the network's image.
+    :param turns: cos and sin of the positions of the image's tokens and what closes it.
+    :param next_position: multimodal position of the token behind them.
+    """
+
+    height: int
+    width: int
+    plan: ResizePlan
+    tables: GridTables
+    turns: tuple
+    next_position: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """
+    What a pass gives, on the device.
+
+    :param depth_m: (H, W) float32 at the camera's size, NaN where invalid.
+    :param keys: for each layer (1, key heads, S, width) of [system text, image].
+    :param values: likewise.
+    """
+
+    depth_m: torch.Tensor
+    keys: list
+    values: list
+
+
+class Engine:
+    """
+    The passes of one model over single images.
+
+    Not thread-safe, as the predictor that owns it. Where weights have been changed since the last
+    pass, what was kept of them is worked out anew.
+
+    :param model: DepthVLM.
+    :param prompt: prompt.Prompt.
+    :param capture: see capture.Captures; None runs every pass directly.
+    """
+
+    def __init__(self, model, prompt, capture=None):
+        self._model = model
+        self._prompt = prompt
+        self._captures = Captures(capture)
+        self._watchable = list(model.modules())
+        self._sizes = OrderedDict()
+        self._prefix: Prefix | None = None
+        self._closing = None        # embeddings of what closes the image
+        self._weights = None        # the state of the weights that all this was made from
+
+    def fits(self):
+        """Tell whether the model can be run by this engine as it stands."""
+        model = self._model
+        inner = (model, model.model, model.model.visual, model.model.language_model)
+        return (all(part.config._attn_implementation == 'sdpa' for part in inner[2:])
+                and not any(map(is_watched, inner)))
+
+    def run(self, rgb, intrinsics, plan):
+        """
+        Run the model over one image.
+
+        :param rgb: (H, W, 3) uint8, array or tensor.
+        :param intrinsics: its camera, of the same size.
+        :param plan: ResizePlan for that camera.
+        :return: (Pass, Size).
+        :raises ValueError: a wrong shape, dtype or size.
+        """
+        image = as_image_tensor(rgb)
+        check_size(image, intrinsics)
+        self._forget_changed()
+        size = self._size(intrinsics, plan)
+        work = None
+        if not any(map(is_watched, self._watchable)):
+            work = self._captures.of(size_key(size), lambda x: self._pass(x, size), image)
+        if work is None:
+            return self._pass(image.to(self._model.device), size), size
+        return work(image), size
+
+    def _pass(self, image, size):
+        """Return the Pass over an image, (3, H, W) uint8 on the device; nothing waits in it."""
+        model = self._model
+        patches = patches_of(image, size.plan, model.config.vision_config)
+        tokens, deepstack = encode(model.model.visual, patches, size.tables)
+        x = torch.cat((tokens.to(self._closing.dtype), self._closing))[None]
+        hidden, keys, values = read_image(
+            model.model.language_model, x, size.turns, self._prefix, deepstack)
+        features = [feature[None] for feature in deepstack]
+        depth = model.depth_head([*features, hidden[:, :len(tokens)]],
+                                 size.tables.rows, size.tables.columns)
+        depth = to_camera(depth[0], size.height, size.width, size.plan.depth_scale)
+        return Pass(depth, keys, values)
+
+    def _size(self, intrinsics, plan):
+        """Return what is known of a size, the newest of a bounded number."""
+        key = (intrinsics.height, intrinsics.width, plan)
+        if key not in self._sizes:
+            self._sizes[key] = self._work_out(intrinsics.height, intrinsics.width, plan)
+            if len(self._sizes) > MOST_SIZES:
+                self._sizes.popitem(last=False)
+        self._sizes.move_to_end(key)
+        return self._sizes[key]
+
+    def _work_out(self, height, width, plan):
+        inner = self._model.model
+        _, rows, columns = plan.grid(self._model.config.vision_config.patch_size)
+        tables = grid_tables(inner.visual, rows, columns)
+        positions = image_positions(self._prefix.length, tables.rows, tables.columns,
+                                    len(self._prompt.after_image), self._model.device)
+        turns = inner.language_model.rotary_emb(self._closing, positions)
+        following = (self._prefix.length + max(tables.rows, tables.columns)
+                     + len(self._prompt.after_image))
+        return Size(height, width, plan, tables, turns, following)
+
+    def _forget_changed(self):
+        """Work out anew what was made from weights that are no longer those of the model."""
+        weights = state_of(self._model)
+        if weights == self._weights:
+            return
+        self._sizes.clear()
+        self._captures.clear()
+        ids = torch.tensor(self._prompt.after_image, device=self._model.device)
+        self._prefix = read_prefix(self._model, self._prompt.before_image)
+        self._closing = self._model.get_input_embeddings()(ids)
+        self._weights = weights
+
+
+def is_watched(module):
+    """Tell whether something hangs on a module's forward pass, which then has to take place."""
+    return bool(module._forward_hooks or module._forward_pre_hooks
+                or 'forward' in module.__dict__)
+
+
+def size_key(size):
+    """Return what tells captures apart."""
+    return size.height, size.width, size.plan
+
+
+def state_of(model):
+    """Return what tells whether weights were moved, converted, replaced or trained."""
+    text, visual = model.model.language_model, model.model.visual
+    first, last = text.layers[0], text.layers[-1]
+    watched = (visual.pos_embed, text.embed_tokens, text.norm, first.input_layernorm,
+               last.input_layernorm, last.post_attention_layernorm)
+    weights = [module.weight for module in watched]
+    return tuple((id(weight), weight.dtype, weight.device, weight.data_ptr(),
+                  0 if weight.is_inference() else weight._version) for weight in weights)
+
+
+def to_camera(depth, height, width, scale):
+    """
+    Bring the network's depth to the camera's size.
+
+    :param depth: (h, w) float32, metres as seen at the canonical focal length.
+    :param scale: ResizePlan.depth_scale.
+    :return: (height, width) float32, metres, NaN where not finite.
+    """
+    depth = F.interpolate(depth[None, None], size=(height, width), mode='bilinear')[0, 0] * scale
+    return depth.where(depth.isfinite(), torch.nan)
