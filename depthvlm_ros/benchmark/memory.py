@@ -3,15 +3,15 @@
 """
 How much memory a model takes: `python -m depthvlm_ros.benchmark.memory`.
 
-Computed from the configuration alone, on the meta device, where tensors have sizes and no data:
-weights, key-value caches, and the most that is alive at once in the vision tower, the language
-model and the depth head. What can be run here is measured beside it. Prints a table and, last, one
-line of JSON.
+Computed from the configuration alone, on tensors that have sizes and no data: weights, key-value
+caches, and the most that is alive at once in the vision tower, the language model and the depth
+head. What can be run here is measured beside it. Prints a table and, last, one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 from pathlib import Path
@@ -19,23 +19,30 @@ import sys
 import tempfile
 import weakref
 
-from depthvlm_ros.benchmark.published import predictor_of, PUBLISHED, published_config
+from depthvlm_ros.benchmark.published import (
+    build,
+    predictor_of,
+    PUBLISHED,
+    published_config,
+)
 from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
-from depthvlm_ros.model import checkpoint, CheckpointError, DepthVLM
-from depthvlm_ros.model.depth_head import build_depth_head
+from depthvlm_ros.model import checkpoint, CheckpointError
+from depthvlm_ros.model.engine import to_camera
 from depthvlm_ros.model.predictor import DTYPES
-from depthvlm_ros.model.preprocessing import plan_resize
+from depthvlm_ros.model.preprocessing import patches_of, plan_resize, ResizePlan
 from depthvlm_ros.model.quantisation import is_quantised, KINDS, packed_bytes
+from depthvlm_ros.model.text_pass import image_positions, read_image, read_prefix
+from depthvlm_ros.model.vision_pass import encode, grid_tables
 import numpy as np
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.profiler import profile, ProfilerActivity
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
-from transformers import DynamicCache
+from torch.utils._pytree import tree_leaves
 
 GIB = 2 ** 30
 CARDS_GIB = (8, 16, 24)
@@ -52,30 +59,20 @@ class Alive(TorchDispatchMode):
     """
     Counts the bytes that are alive of the tensors made under it: now, and at most.
 
-    Tensors of meta or fake kind are counted, and others that meet them become such: positions and
-    grids are worked out on real numbers.
+    :param known: tensors that are there before and are not counted, nor views of them.
     """
 
-    def __init__(self):
+    def __init__(self, known=()):
         super().__init__()
         self.now = self.most = 0
-        self._seen = set()
+        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if any(isinstance(x, torch.Tensor) and x.is_meta for x in tree_leaves((args, kwargs))):
-            args, kwargs = tree_map(self._as_meta, (args, kwargs))
-        made = function(*args, **kwargs)
+        made = function(*args, **(kwargs or {}))
         for x in tree_leaves(made):
-            if isinstance(x, FakeTensor) or (isinstance(x, torch.Tensor) and x.is_meta):
+            if isinstance(x, torch.Tensor):
                 self._count(x.untyped_storage())
         return made
-
-    @staticmethod
-    def _as_meta(x):
-        if isinstance(x, torch.Tensor) and x.dim() and not x.is_meta:
-            return torch.empty_like(x, device='meta')
-        return x
 
     def _count(self, storage):
         key, size = storage._cdata, storage.nbytes()
@@ -112,62 +109,53 @@ def grid_of(tokens):
     return rows, max(1, round(tokens / rows))
 
 
-def meta_model(config, dtype):
-    """Build a DepthVLM without memory."""
-    with torch.device('meta'):
-        return DepthVLM(config).eval().to(dtype)
+def fill_with_sizes(model):
+    """Replace a model's weights and buffers by tensors of CPU kind, of what the mode makes."""
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, value in held.items():
+                if value is not None:
+                    empty = torch.empty(value.shape, dtype=value.dtype)
+                    held[name] = (nn.Parameter(empty, requires_grad=False)
+                                  if held is module._parameters else empty)
 
 
 @torch.inference_mode()
-def stage_peaks(model, rows, columns):
+def stage_peaks(model, plan, camera=None):
     """
-    Run one image's pass on the meta device.
+    Run one image's pass on tensors without data, by the functions that the engine runs.
 
-    :param model: as meta_model gives it.
-    :param rows: of image tokens; columns likewise.
-    :return: dict: 'vision', 'language', 'head' -> the most bytes alive meanwhile, the inputs and
-        what later stages need counted, the weights not. 'language' and 'head' hold the image's
-        key-value cache.
+    :param model: DepthVLM on the meta device.
+    :param plan: ResizePlan of the image.
+    :param camera: its Intrinsics; left out: of the network's image.
+    :return: dict: 'vision', 'language', 'head' -> the most bytes alive meanwhile, the image and
+        what later stages need counted, the weights and what is kept for a size are not.
     """
-    config, tokens = model.config, rows * columns
-    merge = config.vision_config.spatial_merge_size
-    length = tokens + PREFIX_TOKENS
-    with FusedAttention(), Alive() as alive:
-        patches = torch.empty(tokens * merge ** 2, patch_values(config), device='meta')
-        grid = torch.tensor([[1, rows * merge, columns * merge]])
-        image, deepstack = model.encode_images(patches, grid)
-        peaks = {'vision': alive.lap()}
-        embeds = image.new_empty(1, length, image.shape[-1])
-        cache = DynamicCache()
-        positions = torch.empty(3, 1, length, dtype=torch.int64, device='meta')
-        hidden = model.read(embeds, positions, past_key_values=cache)
-        peaks['language'] = alive.lap()
-        held = alive.now
-        del hidden, image, deepstack
-    peaks['head'] = held + head_peak(config, rows, columns, model.dtype)
+    width, height = plan.final if camera is None else (camera.width, camera.height)
+    config, model = model.config, copy.deepcopy(model)
+    with FakeTensorMode(), FusedAttention():
+        fill_with_sizes(model)
+        inner, (_, rows, columns) = model.model, plan.grid(config.vision_config.patch_size)
+        tables = grid_tables(inner.visual, rows, columns)
+        prefix = read_prefix(model, [0] * PREFIX_TOKENS)
+        closing = inner.get_input_embeddings()(torch.zeros(1, dtype=torch.int64))
+        turns = inner.language_model.rotary_emb(closing, image_positions(
+            PREFIX_TOKENS, tables.rows, tables.columns, 1, 'cpu'))
+        kept = [*model.parameters(), *model.buffers(), *prefix.keys, *prefix.values, *turns,
+                closing, *(x for x in vars(tables).values() if isinstance(x, torch.Tensor))]
+        with Alive(kept) as alive:
+            image = torch.empty(3, height, width, dtype=torch.uint8)
+            patches = patches_of(image, plan, config.vision_config)
+            tokens, deepstack = encode(inner.visual, patches, tables)
+            peaks = {'vision': alive.lap()}
+            x = torch.cat((tokens, closing))[None]
+            hidden, keys, values = read_image(inner.language_model, x, turns, prefix, deepstack)
+            peaks['language'] = alive.lap()
+            depth = model.depth_head([*(feature[None] for feature in deepstack),
+                                      hidden[:, :len(tokens)]], tables.rows, tables.columns)
+            to_camera(depth[0], height, width, plan.depth_scale)
+            peaks['head'] = alive.lap()
     return peaks
-
-
-def head_peak(config, rows, columns, dtype):
-    """Return the most bytes alive in the depth head, its inputs not counted."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with FakeTensorMode():      # of CPU kind: the head's tail asks for its device's autocast
-            head = build_depth_head(config)
-            features = [torch.empty(1, rows * columns, config.text_config.hidden_size)
-                        for _ in range(4)]
-            with Alive() as alive:
-                head(features, rows, columns)
-    finally:
-        torch.set_default_dtype(default)
-    return alive.most
-
-
-def patch_values(config):
-    """Return how many numbers a patch has."""
-    vision = config.vision_config
-    return 3 * vision.temporal_patch_size * vision.patch_size ** 2
 
 
 def cache_bytes(config, tokens, dtype):
@@ -188,17 +176,18 @@ def need(model, weights, peaks, tokens):
     """
     Add up what one frame and one question about the frame before it need.
 
-    :param model: as meta_model gives it, in the dtype that is computed in.
+    :param model: DepthVLM on the meta device, in the dtype that is computed in.
     :param weights: one of WEIGHTS.
     :param peaks: as stage_peaks gives it.
-    :return: dict of GiB: 'weights', STAGES, 'caches' (the older frame's and the question's copy),
-        'total'; 'fits', the smallest of CARDS_GIB, None where it fits none.
+    :return: dict of GiB: 'weights', STAGES, 'caches' (this frame's, the older one's and the
+        question's copy of it), 'total'; 'fits', the smallest of CARDS_GIB, None where it fits
+        none.
     """
     kind = weights if weights in KINDS else ''
     held = packed_bytes(model, kind)
     extra = unpacked_bytes(model, kind) if kind else 0
-    older = cache_bytes(model.config, tokens + PREFIX_TOKENS, model.dtype)
-    caches = 2 * older + cache_bytes(model.config, QUESTION_TOKENS, model.dtype)
+    caches = (3 * cache_bytes(model.config, tokens + PREFIX_TOKENS, model.dtype)
+              + cache_bytes(model.config, QUESTION_TOKENS, model.dtype))
     total = (held + extra + caches + max(peaks.values())) / GIB
     fits = [card for card in CARDS_GIB if total + RESERVE_GIB <= card]
     return {'weights': held / GIB, **{stage: peaks[stage] / GIB for stage in STAGES},
@@ -207,19 +196,25 @@ def need(model, weights, peaks, tokens):
 
 def compute(models, token_counts):
     """Compute the need of models ('nano', '4b', '8b', or a folder) at numbers of image tokens."""
-    rows = []
+    needs = []
     for name in models:
         config = config_of(name)
-        most = config.max_pixels // config.token_px ** 2
-        grids = dict.fromkeys(grid_of(min(count, most)) for count in token_counts)
-        model = meta_model(config, torch.float32)
-        for weights in WEIGHTS:
-            model = model.to(DTYPES.get(weights, torch.bfloat16))
-            for grid in grids:
-                tokens = grid[0] * grid[1]
-                rows.append({'model': name, 'dtype': weights, 'tokens': tokens, **need(
-                    model, weights, stage_peaks(model, *grid), tokens)})
-    return rows
+        side = config.token_px
+        grids = dict.fromkeys(
+            grid_of(min(count, config.max_pixels // side ** 2)) for count in token_counts)
+        model = build(config, 'meta', torch.float32).to(torch.float32)
+        for dtype in dict.fromkeys(DTYPES.get(weights, torch.bfloat16) for weights in WEIGHTS):
+            model = model.to(dtype)
+            for rows, columns in grids:
+                size = columns * side, rows * side
+                peaks = stage_peaks(model, ResizePlan(size, size, size, 1.0))
+                needs += [{'model': name, 'dtype': weights, 'tokens': rows * columns,
+                           **need(model, weights, peaks, rows * columns)}
+                          for weights in WEIGHTS
+                          if DTYPES.get(weights, torch.bfloat16) == dtype]
+    order = {weights: place for place, weights in enumerate(WEIGHTS)}
+    return sorted(needs, key=lambda row: (models.index(row['model']), order[row['dtype']],
+                                          row['tokens']))
 
 
 def config_of(name):
@@ -263,9 +258,10 @@ def measure(name, device='auto', dtype='auto'):
         peak = cpu_peak(look)
     plan = plan_resize(MEASURED_CAMERA, predictor.config)
     rows, columns = (side // predictor.config.token_px for side in plan.final[::-1])
-    model = meta_model(predictor.config, predictor.model.dtype)
+    dtype = predictor.model.dtype
+    model = build(predictor.config, 'meta', dtype).to(dtype)
     computed = {'weights': packed_bytes(model),
-                'peak': max(stage_peaks(model, rows, columns).values())}
+                'peak': max(stage_peaks(model, plan, MEASURED_CAMERA).values())}
     measured = {'weights': weights, 'peak': peak}
     return {'model': name, 'tokens': rows * columns, 'device': str(predictor.device),
             'dtype': str(predictor.model.dtype).removeprefix('torch.'),
