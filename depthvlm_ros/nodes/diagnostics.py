@@ -107,8 +107,8 @@ def status_of(statistics: Statistics, name: str, hardware_id: str,
     return status
 
 
-def diagnostic_array(status: DiagnosticStatus, stamp) -> DiagnosticArray:
-    """Return the message of one status."""
-    array = DiagnosticArray(status=[status])
+def diagnostic_array(statuses: list[DiagnosticStatus], stamp) -> DiagnosticArray:
+    """Return the message of these statuses."""
+    array = DiagnosticArray(status=statuses)
     array.header.stamp = stamp
     return array

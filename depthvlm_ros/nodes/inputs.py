@@ -53,25 +53,27 @@ class Inputs:
         found no camera_info.
     :param sync: how images find their camera_info, see Pairing.
     :param on_mismatch: called with the reason where a publisher's QoS does not fit.
+    :param camera: goes before the topics where there are several; '' for the only one.
     """
 
     def __init__(self, node: Node, transport: str, tolerance_s: float,
                  on_image: Callable[[Image | CompressedImage, Calibration | ValueError], None],
                  on_error: Callable[..., None], sync: str = 'auto',
-                 on_mismatch: Callable[[str], None] = lambda text: None):
+                 on_mismatch: Callable[[str], None] = lambda text: None, camera: str = ''):
         self._node, self._on_mismatch = node, on_mismatch
         self._on_image, self._on_error = on_image, on_error
         self._pairing = Pairing(round(tolerance_s * NS_PER_S), sync)
         self._newest_stamp_ns, self._fault = 0, ''
         self._lock = threading.Lock()
         self._group = MutuallyExclusiveCallbackGroup()
-        compressed = transport == 'compressed'
+        prefix = f'{camera}/' if camera else ''
+        kind, image = ((CompressedImage, 'image/compressed') if transport == 'compressed'
+                       else (Image, 'image'))
+        info = f'{prefix}camera_info'
         self._subscriptions = [
-            self._subscribe(CompressedImage if compressed else Image,
-                            'image/compressed' if compressed else 'image',
-                            self._take_image, best_effort(1)),
-            self._subscribe(CameraInfo, 'camera_info', self._take_info, best_effort(10), 'any'),
-            self._subscribe(CameraInfo, 'camera_info', self._take_info, latched(1), 'latched')]
+            self._subscribe(kind, f'{prefix}{image}', self._take_image, best_effort(1)),
+            self._subscribe(CameraInfo, info, self._take_info, best_effort(10), 'any'),
+            self._subscribe(CameraInfo, info, self._take_info, latched(1), 'latched')]
 
     @property
     def topic(self) -> str:

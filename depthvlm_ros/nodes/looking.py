@@ -53,15 +53,48 @@ class Seen:
     view: Any
 
 
-def look(source: Source, predictor, rectify: bool, min_m: float, max_m: float) -> Seen:
+def look_together(sources: list[Source], predictor, rectify: bool, min_m: float,
+                  max_m: float) -> list[Seen | Exception]:
     """
-    Give an image its pass through the model.
+    Give images their pass through the model; those of one size go through it together.
 
     :param predictor: the depthvlm_ros.model.Predictor.
-    :param rectify: undo the image's distortion first.
+    :param rectify: undo the images' distortion first.
     :param min_m: nearest depth that is kept, in metres.
     :param max_m: farthest depth that is kept, in metres; 0 for no limit.
-    :raises FrameRefusedError: an image or a calibration that cannot be used, before the model ran.
+    :return: for each image what was seen, or why nothing was: FrameRefusedError for an image or a
+        calibration that cannot be used, before the model ran, or what the model raised.
+    """
+    from depthvlm_ros.model.batching import look_batch  # torch, which the model brought
+    pictures: list = []
+    for source in sources:
+        try:
+            pictures.append(_picture(source, rectify))
+        except FrameRefusedError as error:
+            pictures.append(error)
+    usable = [picture for picture in pictures if not isinstance(picture, Exception)]
+    views = iter(look_batch(predictor, [
+        (rgb, source.calibration.intrinsics) for source, rgb, _ in usable]))
+    found: list = []
+    for picture in pictures:
+        view = picture if isinstance(picture, Exception) else next(views)
+        if isinstance(view, Exception):
+            found.append(view)
+            continue
+        source, rgb, maps = picture
+        depth_m = valid_range(view.depth_m, min_m, max_m)
+        if maps is not None:
+            depth_m[~maps.valid] = np.nan
+        found.append(Seen(rgb, depth_m, source.calibration.intrinsics, view))
+    return found
+
+
+def _picture(source: Source, rectify: bool):
+    """
+    Decode and rectify an image.
+
+    :return: (source, (H, W, 3) uint8 RGB, the rectification's maps or None).
+    :raises FrameRefusedError: an image or a calibration that cannot be used.
     """
     if isinstance(source.calibration, ValueError):
         raise FrameRefusedError(f'camera_info: {source.calibration}')
@@ -76,11 +109,4 @@ def look(source: Source, predictor, rectify: bool, min_m: float, max_m: float) -
     except ValueError as error:
         raise FrameRefusedError(str(error)) from error
     maps = source.calibration.rectification() if rectify else None
-    if maps is not None:
-        rgb = maps.apply(rgb)
-    intrinsics = source.calibration.intrinsics
-    view = predictor.look(rgb, intrinsics)
-    depth_m = valid_range(view.depth_m, min_m, max_m)
-    if maps is not None:
-        depth_m[~maps.valid] = np.nan
-    return Seen(rgb, depth_m, intrinsics, view)
+    return source, rgb if maps is None else maps.apply(rgb), maps

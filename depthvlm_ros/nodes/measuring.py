@@ -8,9 +8,9 @@ import functools
 
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes import queries, responses
+from depthvlm_ros.nodes.lane import Depth, Lane
 from depthvlm_ros.nodes.queries import RefusalError, Status
 from depthvlm_ros.nodes.questions import Questions
-from depthvlm_ros.nodes.stream import Depth, Stream
 from depthvlm_ros.nodes.worker import Ending
 from depthvlm_ros.srv import Measure
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -45,12 +45,12 @@ class Measuring:
         :raises RefusalError: a request that is answered without the model.
         """
         stream, limits = self._questions.stream(), self._questions.limits(request)
-        queries.check_camera(request.camera)
+        lane = self._questions.lane(stream, request)
         if not request.pixels:
             raise RefusalError(Status.BAD_PIXEL, 'no pixels, wanted at least one')
-        depth = self._at_hand(stream, limits.max_age_s)
+        depth = self._at_hand(lane, limits.max_age_s)
         if depth is None:
-            frame = self._questions.newest(stream, limits.max_age_s)
+            frame = self._questions.newest(lane, limits.max_age_s)
             if isinstance(frame.source.calibration, Calibration):
                 queries.check_pixels(request.pixels, frame.source.calibration.intrinsics)
             question = await self._questions.ended(stream, frame, '', limits)
@@ -65,7 +65,7 @@ class Measuring:
             functools.partial(stream.transforms.matrix, source_frame=header.frame_id,
                               stamp=header.stamp))
 
-    def _at_hand(self, stream: Stream, max_age_s: float) -> Depth | None:
+    def _at_hand(self, lane: Lane, max_age_s: float) -> Depth | None:
         """
         Return depth that answers at once, or None.
 
@@ -73,7 +73,7 @@ class Measuring:
         newest image, or, while that one is on its way through the model for the stream, the depth
         before it, if that is not far behind.
         """
-        depth, newest = stream.newest_depth, stream.newest
+        depth, newest = lane.newest_depth, lane.newest
         if depth is None or newest is None:
             return None
         if max_age_s > 0:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.geometry import depth_edges
-from depthvlm_ros.msg import SpatialAnswer
 from depthvlm_ros.nodes.conversions import (
     cloud,
     colour_picture,
@@ -19,7 +18,6 @@ from depthvlm_ros.nodes.inputs import POLICIES
 from depthvlm_ros.nodes.looking import Seen
 from depthvlm_ros.nodes.mismatch import publisher_events
 from depthvlm_ros.nodes.pacing import Pace
-from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -28,24 +26,37 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 
+def advertise(node: Node, kind, topic: str, on_mismatch: Callable[[str], None], depth: int = 1):
+    """
+    Return a publisher: reliable, its QoS overridable.
+
+    :param on_mismatch: called with the reason where a subscriber's QoS does not fit.
+    :param depth: of its queue.
+    """
+    return node.create_publisher(
+        kind, topic, QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE),
+        event_callbacks=publisher_events(node.resolve_topic_name(topic), on_mismatch),
+        qos_overriding_options=QoSOverridingOptions(POLICIES))
+
+
 class Outputs:
     """
-    The publishers: reliable, depth 1, overridable.
+    A camera's publishers: reliable, depth 1, overridable.
 
     Nothing is made that nobody subscribes to.
 
     :param on_mismatch: called with the reason where a subscriber's QoS does not fit.
+    :param camera: goes before the topics where there are several; '' for the only one.
     """
 
-    def __init__(self, node: Node, on_mismatch: Callable[[str], None]):
-        self._node, self._on_mismatch = node, on_mismatch
+    def __init__(self, node: Node, on_mismatch: Callable[[str], None], camera: str = ''):
+        self._node = node
         self._clouds = Pace()
-        self.depth = self._advertise(Image, '~/depth/image')
-        self.info = self._advertise(CameraInfo, '~/depth/camera_info')
-        self.points = self._advertise(PointCloud2, '~/depth/points')
-        self.colour = self._advertise(Image, '~/depth/image_color')
-        self.answers = self._advertise(SpatialAnswer, '~/answers', depth=10)
-        self.diagnostics = self._advertise(DiagnosticArray, '/diagnostics', depth=10)
+        prefix = f'~/{camera}/depth' if camera else '~/depth'
+        self.depth, self.info, self.points, self.colour = (
+            advertise(node, kind, f'{prefix}/{name}', on_mismatch) for kind, name in (
+                (Image, 'image'), (CameraInfo, 'camera_info'), (PointCloud2, 'points'),
+                (Image, 'image_color')))
 
     def depth_wanted(self) -> bool:
         """Tell whether anybody subscribes to something that takes a pass of the model."""
@@ -81,13 +92,5 @@ class Outputs:
 
     def destroy(self) -> None:
         """Withdraw all publishers."""
-        for publisher in (self.depth, self.info, self.points, self.colour, self.answers,
-                          self.diagnostics):
+        for publisher in (self.depth, self.info, self.points, self.colour):
             self._node.destroy_publisher(publisher)
-
-    def _advertise(self, kind, topic: str, depth: int = 1):
-        return self._node.create_publisher(
-            kind, topic, QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE),
-            event_callbacks=publisher_events(
-                self._node.resolve_topic_name(topic), self._on_mismatch),
-            qos_overriding_options=QoSOverridingOptions(POLICIES))

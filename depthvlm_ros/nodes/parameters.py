@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import enum
 import math
+import re
 from typing import Any
 
 from rcl_interfaces.msg import (
@@ -21,6 +22,9 @@ from rcl_interfaces.msg import (
 )
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+
+CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]{0,63}')
+MOST_CAMERAS = 16
 
 
 class Change(enum.Enum):
@@ -66,6 +70,10 @@ TABLE = (
         'most tokens per image, fewer are faster and coarser; 0: the bounds of the checkpoint',
         Change.UNCONFIGURED, (0, 65536)),
     Row('autostart', False, 'configure and activate without being told', Change.NEVER),
+    Row('cameras', [''],
+        "names of the cameras, before their topics: 'front' joins front/image; one empty name: "
+        'the only camera, whose topics have none',
+        Change.NOT_ACTIVE),
     Row('image_transport', 'raw', "'raw' joins image, 'compressed' joins image/compressed",
         Change.NOT_ACTIVE, choices=('raw', 'compressed')),
     Row('rectify', True,
@@ -162,8 +170,25 @@ def _value_reason(row: Row, value: Any) -> str:
         return f'{row.name} is {value!r}, wanted one of {list(row.choices)}'
     if isinstance(value, float) and not math.isfinite(value):
         return f'{row.name} is {value!r}, wanted a finite number'
+    if row.name == 'cameras':
+        return _cameras_reason(list(value))
     if row.name == 'model' and not value:
         return "model is empty, wanted 'nano', a folder or a hub id"
+    return ''
+
+
+def _cameras_reason(names: list[str]) -> str:
+    """Return what is wrong with the names of cameras, '' for nothing."""
+    wanted = 'wanted one empty name, or different names of letters, digits and underscores'
+    if names == ['']:
+        return ''
+    if not names or len(set(names)) < len(names):
+        return f'cameras is {names}, {wanted}'
+    if len(names) > MOST_CAMERAS:
+        return f'cameras has {len(names)} names, wanted at most {MOST_CAMERAS}'
+    for name in names:
+        if not CAMERA_NAME.fullmatch(name):
+            return f'cameras holds {name!r}, {wanted}'
     return ''
 
 

@@ -13,7 +13,6 @@ from depthvlm_ros.nodes.parameters import ROWS
 from depthvlm_ros.spatial import check_box, check_pixel
 from depthvlm_ros.srv import SpatialQuery
 
-CAMERA = 'camera'           # the name of the only camera, in requests and answers
 MAX_QUESTION_CHARACTERS = 2000
 MAX_PIXELS = 1000
 # What a request may take at most is what the parameters may.
@@ -83,15 +82,17 @@ def question_text(request) -> str:
     return text
 
 
-def check_camera(name: str) -> None:
+def check_camera(name: str, known) -> None:
     """
-    Check that a request's camera is the one there is.
+    Check that a request's camera is one that there is.
 
+    :param name: '' for the first.
+    :param known: the cameras' names.
     :raises RefusalError: NO_IMAGE.
     """
-    if name not in ('', CAMERA):
+    if name and name not in known:
         raise RefusalError(
-            Status.NO_IMAGE, f'there is no camera {name!r}, wanted {CAMERA!r} or none')
+            Status.NO_IMAGE, f'there is no camera {name!r}, wanted one of {list(known)} or none')
 
 
 def check_pixels(pixels, intrinsics) -> None:

@@ -16,6 +16,7 @@ import time
 
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes import queries, responses
+from depthvlm_ros.nodes.lane import Lane, ONLY_CAMERA
 from depthvlm_ros.nodes.queries import Limits, RefusalError, Status
 from depthvlm_ros.nodes.stream import Stream
 from depthvlm_ros.nodes.waiting import Waiting
@@ -51,12 +52,12 @@ class Questions:
         with self.waiting.open():
             with self.failing_into(response):
                 await self._answer(request, response, watched)
-            response.camera = queries.CAMERA
+            response.camera = request.camera or self._first_camera(stream)
             response.model = self._node.value('model')
             response.latency = responses.duration(time.monotonic() - start_s)
             if stream is not None:
                 with contextlib.suppress(InvalidHandle):    # the node was deactivated meanwhile
-                    stream.outputs.answers.publish(
+                    stream.answers.publish(
                         responses.record_of(request.question, response))
         return response
 
@@ -93,16 +94,24 @@ class Questions:
         now = self._node.get_clock().now()
         return now.nanoseconds * 1e-9 - header.stamp.sec - header.stamp.nanosec * 1e-9
 
-    def newest(self, stream: Stream, max_age_s: float) -> Frame:
+    def lane(self, stream: Stream, request) -> Lane:
         """
-        Return the newest frame, if it can be asked about.
+        Return the camera that a request is about.
+
+        :raises RefusalError: NO_IMAGE.
+        """
+        queries.check_camera(request.camera, stream.lanes.keys())
+        return stream.lanes[request.camera] if request.camera else stream.first
+
+    def newest(self, lane: Lane, max_age_s: float) -> Frame:
+        """
+        Return a camera's newest frame, if it can be asked about.
 
         :raises RefusalError: NO_IMAGE or STALE_IMAGE.
         """
-        frame = stream.newest
+        frame = lane.newest
         if frame is None:
-            raise RefusalError(
-                Status.NO_IMAGE, stream.inputs.reason or 'no image has arrived')
+            raise RefusalError(Status.NO_IMAGE, lane.inputs.reason or 'no image has arrived')
         queries.check_age(self.age_s(frame.source.header), max_age_s)
         return frame
 
@@ -127,8 +136,13 @@ class Questions:
                 f'{stream.worker.open_questions} questions are open already: ask later')
         await future
         if question.ending is Ending.FAILED:
-            stream.log_error('the model failed at a question', question.error)
+            frame.lane.log_error('the model failed at a question', question.error)
         return question
+
+    @staticmethod
+    def _first_camera(stream: Stream | None) -> str:
+        """Return the name of the camera that is meant where none is named."""
+        return ONLY_CAMERA if stream is None else stream.first.name
 
     async def _answer(self, request, response, watched) -> None:
         """
@@ -138,11 +152,11 @@ class Questions:
         """
         stream = self.stream()
         text, limits = queries.question_text(request), self.limits(request)
-        queries.check_camera(request.camera)
-        frame = self.newest(stream, limits.max_age_s)
+        lane = self.lane(stream, request)
+        frame = self.newest(lane, limits.max_age_s)
         if isinstance(frame.source.calibration, Calibration):
             queries.check_places(request, frame.source.calibration.intrinsics)
-        stream.statistics.count('questions')
+        lane.statistics.count('questions')
         question = await self.ended(stream, frame, text, limits, **watched)
         header = frame.source.header
         responses.fill_answered(

@@ -3,14 +3,15 @@
 """
 The one thread that owns the model.
 
-It looks at the newest frame (a newer one replaces one still waiting) and decodes answers token by
-token in between, so that neither stalls the other. It knows nothing of ROS: what it is to do, and
-whom to tell, are functions that it is given.
+It looks at the newest frame of each lane (a newer one replaces one still waiting; what waits of
+several lanes is looked at together) and decodes answers token by token in between, so that
+neither stalls the other. It knows nothing of ROS: what it is to do, and whom to tell, are
+functions that it is given.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 import enum
@@ -44,10 +45,12 @@ class Frame:
     """
     An image on its way through the worker.
 
-    :param source: what the look function takes; the worker does not touch it.
+    :param source: the image; the worker does not touch it.
+    :param lane: of which one frame waits at most: its camera.
     """
 
     source: Any
+    lane: Any = None
     seen: Any = None                        # what the look function returned
     error: Exception | None = None          # or what it raised
     streamed: bool = False                  # submitted for the stream
@@ -133,20 +136,22 @@ class Worker:
     """
     Works on the model's thread.
 
-    :param look: takes a frame's source, returns what was seen; raises FrameRefusedError where it
-        cannot be looked at, anything else is a failure of the model.
+    :param look: takes frames, returns for each what was seen, or an exception: FrameRefusedError
+        where it cannot be looked at; anything else is a failure of the model, raised too.
     :param begin: takes (seen, text, max_tokens), returns a decoding with step(), text, tokens.
     :param deliver: takes a frame of the stream that was looked at, failed ones too.
     :param max_questions: how many questions may be open at once.
     :param thread: what it runs on.
+    :param together: most frames that are looked at together.
     """
 
-    def __init__(self, look: Callable[[Any], Any], begin: Callable[[Any, str, int], Any],
-                 deliver: Callable[[Frame], None], max_questions: int, thread: ModelThread):
-        self.dropped = 0
+    def __init__(self, look: Callable[[list[Frame]], list], begin: Callable[[Any, str, int], Any],
+                 deliver: Callable[[Frame], None], max_questions: int, thread: ModelThread,
+                 together: int = 1):
+        self.dropped: Counter = Counter()       # of each lane
         self._look, self._begin, self._deliver = look, begin, deliver
-        self._max_questions = max_questions
-        self._waiting: Frame | None = None
+        self._max_questions, self._together = max_questions, together
+        self._waiting: dict[Any, Frame] = {}    # of each lane; who waits longest is first
         self._questions: deque[Question] = deque()
         self._answer_budget_s = 0.0
         self._stopping = False
@@ -158,10 +163,11 @@ class Worker:
     def submit(self, frame: Frame) -> None:
         """Take a frame of the stream in place of one that still waits."""
         with self._condition:
-            if self._waiting is not None and not self._waiting.questions:
-                self.dropped += 1
+            older = self._waiting.get(frame.lane)
+            if older is not None and not older.questions:
+                self.dropped[frame.lane] += 1
             frame.streamed = True
-            self._waiting = frame
+            self._waiting[frame.lane] = frame   # a lane keeps its place
             self._condition.notify()
 
     def ask(self, question: Question) -> bool:
@@ -197,11 +203,10 @@ class Worker:
             question.end(Ending.FAILED, error)
 
     def forget_waiting(self) -> None:
-        """Drop the frame that waits, as when time jumps back or the stream is paused."""
+        """Drop the frames that wait, as when time jumps back or the stream is paused."""
         with self._condition:
-            if self._waiting is not None:
-                self._waiting = None
-                self.dropped += 1
+            self.dropped.update(self._waiting.keys())
+            self._waiting.clear()
 
     def stop(self, timeout_s: float) -> bool:
         """
@@ -211,7 +216,7 @@ class Worker:
         """
         with self._condition:
             self._stopping = True
-            self._waiting = None
+            self._waiting.clear()
             questions = list(self._questions)
             self._condition.notify()
         for question in questions:
@@ -249,13 +254,13 @@ class Worker:
                 self._clear_ended()
                 for question in self._questions:
                     if not question.frame.looked_at:
-                        return self._look_at, question.frame
-                budget_left = self._waiting is None or self._answer_budget_s > 0
+                        return self._look_at, [question.frame]
+                budget_left = not self._waiting or self._answer_budget_s > 0
                 if self._questions and budget_left:
                     self._questions.rotate(-1)
                     return self._step, self._questions[-1]
-                if self._waiting is not None:
-                    return self._look_at, self._waiting
+                if self._waiting:
+                    return self._look_at, list(self._waiting.values())[:self._together]
                 self._condition.wait()
         return None
 
@@ -265,24 +270,32 @@ class Worker:
             self._questions.remove(question)
             question.frame.questions -= 1
 
-    def _look_at(self, frame: Frame) -> None:
-        """Give the frame its pass, and deliver it where it is of the stream."""
-        with self._condition:
-            if frame is self._waiting:
-                self._waiting = None
+    def _look_at(self, frames: list[Frame]) -> None:
+        """Give frames their pass, and deliver those that are of the stream."""
+        self._no_longer_waiting(frames)
         start_s = time.monotonic()
-        if not frame.looked_at:
-            try:
-                frame.seen = self._look(frame.source)
-            except Exception as error:  # whatever the model raises, others go on
-                frame.error = error
-        with self._condition:       # submitted meanwhile, it is delivered here and only here
-            if frame is self._waiting:
-                self._waiting = None
-        if frame.streamed and not frame.delivered:
-            frame.delivered = True
-            self._deliver(frame)
+        unseen = [frame for frame in frames if not frame.looked_at]
+        try:
+            found = self._look(unseen) if unseen else []
+        except Exception as error:  # whatever the model raises, others go on
+            found = [error] * len(unseen)
+        for frame, seen in zip(unseen, found):
+            if isinstance(seen, Exception):
+                frame.error = seen
+            else:
+                frame.seen = seen
+        self._no_longer_waiting(frames)     # submitted meanwhile, delivered here and only here
+        for frame in frames:
+            if frame.streamed and not frame.delivered:
+                frame.delivered = True
+                self._deliver(frame)
         self._answer_budget_s = ANSWER_SHARE * (time.monotonic() - start_s)
+
+    def _no_longer_waiting(self, frames: list[Frame]) -> None:
+        with self._condition:
+            for frame in frames:
+                if self._waiting.get(frame.lane) is frame:
+                    del self._waiting[frame.lane]
 
     def _step(self, question: Question) -> None:
         """Bring a question one token further, or to its end."""

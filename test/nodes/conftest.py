@@ -229,10 +229,10 @@ class Robot:
     def show(self, node, sec=1, seed=0):
         """Publish a picture and wait until the node has it."""
         from depthvlm_ros.nodes.conversions import info_from_intrinsics
-        before = node.stream.statistics.received
+        before = node.stream.first.statistics.received
         self.publish(self.picture(seed), info_from_intrinsics(self.camera, Header()),
                      Time(sec=sec))
-        assert self.until(lambda: node.stream.statistics.received > before)
+        assert self.until(lambda: node.stream.first.statistics.received > before)
 
     def ask(self, question='How far is the red box?', **fields):
         """Ask the depth node and return the response."""

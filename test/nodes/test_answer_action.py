@@ -262,7 +262,7 @@ def test_two_clients_are_served_in_turn_and_a_short_one_is_not_held_up(
 
 def test_goals_are_published_with_their_answers(ready):
     node, robot, goals = ready(topics=[('depthvlm/answers', SpatialAnswer)])
-    assert robot.until(lambda: node.stream.outputs.answers.get_subscription_count() == 1)
+    assert robot.until(lambda: node.stream.answers.get_subscription_count() == 1)
     _, result = goals.send(pixels=[Pixel(u=1.0, v=1.0)]).end()
     assert robot.until(lambda: robot.got['depthvlm/answers'])
     published, = robot.got['depthvlm/answers']

@@ -70,10 +70,10 @@ def refused(node, robot, send, first_sec):
 
     :param send: called with a stamp's seconds, from first_sec on.
     """
-    before = node.stream.statistics.refused
+    before = node.stream.first.statistics.refused
     for sec in range(first_sec, first_sec + 5):
         send(sec)
-        if robot.until(lambda: node.stream.statistics.refused > before, 3.0):
+        if robot.until(lambda: node.stream.first.statistics.refused > before, 3.0):
             return True
     return False
 
@@ -133,7 +133,7 @@ def test_stamps_that_are_zero_or_go_back_are_refused_and_the_next_one_is_taken(w
         published = len(robot.got[DEPTH])
         assert refused(node, robot, lambda _: robot.publish(
             robot.picture(), info_of(robot.camera), stamp), 0)   # noqa: B023
-        assert said in node.stream.statistics.last_error
+        assert said in node.stream.first.statistics.last_error
         assert len(robot.got[DEPTH]) == published
         assert good_frame(robot, 8), 'a camera that began again goes on'
 
@@ -145,7 +145,7 @@ def test_a_corrupt_jpeg_is_refused_and_the_next_frame_is_taken(watched):
         assert refused(node, robot, lambda sec: robot.images.publish(CompressedImage(
             header=Header(stamp=Time(sec=sec), frame_id='camera_optical_frame'), format='jpeg',
             data=array('B', data))), 10 * sec)  # noqa: B023
-    assert 'wanted JPEG or PNG' in node.stream.statistics.last_error
+    assert 'wanted JPEG or PNG' in node.stream.first.statistics.last_error
     assert robot.until(lambda: diagnosed(robot, 'wanted JPEG or PNG'))
     assert good_frame(robot, 90)
 
@@ -161,7 +161,7 @@ def test_a_picture_of_nan_is_refused(watched):
             header=header, height=96, width=128, encoding='32FC1', step=512,
             data=array('B', values.tobytes())))
     assert refused(node, robot, send, 1)
-    assert "'32FC1' cannot be used, wanted one of" in node.stream.statistics.last_error
+    assert "'32FC1' cannot be used, wanted one of" in node.stream.first.statistics.last_error
     assert good_frame(robot, 20)
 
 

@@ -23,7 +23,7 @@ import cv2
 from depthvlm_ros.geometry import organised_points
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.nodes.conversions import calibration_from_info
-from depthvlm_ros.nodes.looking import look, Source
+from depthvlm_ros.nodes.looking import look_together, Source
 from depthvlm_ros.synthetic import Scene
 from depthvlm_ros.synthetic.pose import Pose
 from depthvlm_ros.synthetic.rays import Rays
@@ -203,7 +203,7 @@ def test_the_model_gives_the_same_cloud_through_every_lens(room, nano, name):
     rgb, _ = through_lens(room, info)
     message = Image(height=rgb.shape[0], width=rgb.shape[1], encoding='rgb8',
                     step=rgb.shape[1] * 3, data=array('B', rgb.tobytes()))
-    seen = look(Source(message, calibration, 0.0), nano, True, 0.0, 0.0)
+    (seen,) = look_together([Source(message, calibration, 0.0)], nano, True, 0.0, 0.0)
     assert seen.intrinsics == calibration.intrinsics
     valid = calibration.rectification().valid
     np.testing.assert_array_equal(np.isfinite(seen.depth_m), valid)

@@ -54,7 +54,7 @@ def activate(node, robot, topics=(DEPTH,)):
     assert node.trigger_activate().name == 'SUCCESS'
     assert robot.until(robot.connected)
     assert robot.until(lambda: all(
-        count() for count in (node.stream.outputs.depth_wanted,) if DEPTH in topics))
+        count() for count in (node.stream.first.outputs.depth_wanted,) if DEPTH in topics))
 
 
 def count_passes(node):
@@ -141,7 +141,7 @@ def test_camera_info_that_was_published_once_before(make_depth_node, make_robot)
     info.header.frame_id = 'camera_optical_frame'
     robot.infos.publish(info)
     activate(node, robot)
-    assert robot.until(lambda: node.stream.inputs._pairing._newest is not None)
+    assert robot.until(lambda: node.stream.first.inputs._pairing._newest is not None)
     for i in range(2):
         robot.publish(picture(i), None, Time(sec=5, nanosec=i))
         assert robot.until(lambda n=i + 1: len(robot.got[DEPTH]) == n)
@@ -184,7 +184,7 @@ def test_no_subscriber_no_pass(make_depth_node, make_robot):
     passes = count_passes(node)
     robot.publish(picture(), info_of(), Time(sec=1))
     assert robot.until(lambda: robot.got[INFO])
-    assert node.stream.statistics.received == 1
+    assert node.stream.first.statistics.received == 1
     assert not passes
     assert robot.got[INFO][0].header.stamp == Time(sec=1), 'camera_info needs no pass'
 
@@ -195,11 +195,11 @@ def test_the_newest_image_wins(make_depth_node, make_robot):
     slow_down(node, 0.4)
     for i in range(8):
         robot.publish(picture(i), info_of(), Time(sec=1 + i))
-        assert robot.until(lambda n=i + 1: node.stream.statistics.received == n)
+        assert robot.until(lambda n=i + 1: node.stream.first.statistics.received == n)
     assert robot.until(lambda: len(robot.got[DEPTH]) >= 2)
     time.sleep(0.6)
     assert [message.header.stamp.sec for message in robot.got[DEPTH]] == [1, 8]
-    assert node.stream.worker.dropped == 6
+    assert node.stream.worker.dropped.total() == 6
 
 
 def test_a_broken_image_does_not_stop_the_node(make_depth_node, make_robot):
@@ -215,7 +215,8 @@ def test_a_broken_image_does_not_stop_the_node(make_depth_node, make_robot):
         info.header = broken.header
         robot.infos.publish(info)
         robot.images.publish(broken)
-        assert robot.until(lambda n=i + 1: node.stream.statistics.refused == n), broken.encoding
+        assert robot.until(lambda n=i + 1: node.stream.first.statistics.refused == n), (
+            broken.encoding)
     robot.publish(picture(), info_of(), Time(sec=99))
     assert robot.until(lambda: robot.got[DEPTH])
     assert robot.got[DEPTH][0].header.stamp.sec == 99
@@ -227,7 +228,7 @@ def test_a_broken_calibration_is_refused_and_said(make_depth_node, make_robot):
     robot.subscribe(DiagnosticArray, '/diagnostics')
     uncalibrated = CameraInfo(width=128, height=96)
     robot.publish(picture(), uncalibrated, Time(sec=1))
-    assert robot.until(lambda: node.stream.statistics.refused == 1)
+    assert robot.until(lambda: node.stream.first.statistics.refused == 1)
     assert robot.until(lambda: any(
         'uncalibrated' in array.status[0].message for array in robot.got['/diagnostics']))
     robot.publish(picture(), info_of(), Time(sec=2))
@@ -242,8 +243,8 @@ def test_a_model_failure_does_not_stop_the_node(make_depth_node, make_robot):
         raise RuntimeError('out of memory')
     hook = node._predictor.model.model.visual.register_forward_hook(fail)
     robot.publish(picture(), info_of(), Time(sec=1))
-    assert robot.until(lambda: node.stream.statistics.failed == 1)
-    assert 'out of memory' in node.stream.statistics.last_error
+    assert robot.until(lambda: node.stream.first.statistics.failed == 1)
+    assert 'out of memory' in node.stream.first.statistics.last_error
     hook.remove()
     robot.publish(picture(), info_of(), Time(sec=2))
     assert robot.until(lambda: robot.got[DEPTH])
@@ -277,8 +278,8 @@ def test_max_rate_limits_the_passes(make_depth_node, make_robot):
     activate(node, robot)
     for i in range(5):
         robot.publish(picture(), info_of(), Time(sec=1 + i))
-        assert robot.until(lambda n=i + 1: node.stream.statistics.received == n)
-    assert robot.until(lambda: node.stream.statistics.rate_limited == 4)
+        assert robot.until(lambda n=i + 1: node.stream.first.statistics.received == n)
+    assert robot.until(lambda: node.stream.first.statistics.rate_limited == 4)
     time.sleep(0.5)
     robot.publish(picture(), info_of(), Time(sec=9))
     assert robot.until(lambda: [m.header.stamp.sec for m in robot.got[DEPTH]] == [1, 9])
@@ -293,7 +294,7 @@ def test_enable_pauses_the_stream(make_depth_node, make_robot):
     activate(node, robot)
     assert robot.call(SetBool, enable, SetBool.Request(data=False)).success
     robot.publish(picture(), info_of(), Time(sec=1))
-    assert robot.until(lambda: node.stream.statistics.received == 1)
+    assert robot.until(lambda: node.stream.first.statistics.received == 1)
     time.sleep(0.3)
     assert not robot.got[DEPTH]
     assert robot.call(SetBool, enable, SetBool.Request(data=True)).success
@@ -321,6 +322,6 @@ def test_time_that_jumps_back_drops_old_images(make_depth_node, make_robot):
     node, robot = make_depth_node(), make_robot()
     activate(node, robot)
     robot.publish(picture(), info_of(), Time(sec=1))
-    assert robot.until(lambda: node.stream.newest is not None)
+    assert robot.until(lambda: node.stream.first.newest is not None)
     node.set_parameters([Parameter('use_sim_time', value=True)])    # the clock changes
-    assert robot.until(lambda: node.stream.newest is None)
+    assert robot.until(lambda: node.stream.first.newest is None)

@@ -62,12 +62,12 @@ def test_ten_times_the_rate_costs_images_but_neither_latency_nor_memory(active, 
     assert resident_mb() - before_mb < 50
     stamps = [message.header.stamp.sec for message in robot.got[DEPTH]]
     assert stamps == sorted(stamps)
-    statistics = node.stream.statistics
+    statistics = node.stream.first.statistics
     # An image waits for one pass at most and takes one: it is no more than two passes, and what
     # this machine needs beside, behind the newest one sent.
     assert sorted(behind)[len(behind) // 2] <= 3 * faster
-    assert node.stream.worker.dropped > images / 2
-    assert (statistics.received == statistics.published + node.stream.worker.dropped
+    assert node.stream.worker.dropped.total() > images / 2
+    assert (statistics.received == statistics.published + node.stream.worker.dropped.total()
             + statistics.refused)
 
 
@@ -92,7 +92,7 @@ def test_a_model_that_hangs_ends_unconfigured_and_can_be_configured_again(active
         assert node.trigger_activate().name == 'SUCCESS'
         assert robot.until(robot.connected)
         robot.got[DEPTH].clear()
-        assert robot.until(node.stream.outputs.depth_wanted)
+        assert robot.until(node.stream.first.outputs.depth_wanted)
         robot.show(node, 2)
         assert robot.until(lambda: robot.got[DEPTH]), 'while the old thread still hangs'
     finally:
@@ -132,7 +132,7 @@ def test_out_of_memory_the_next_frame_has_fewer_tokens(active, make_error):
     assert patches_had[-1] < 0.9 * patches_had[0]
     depth = robot.got[DEPTH][-1]
     assert (depth.height, depth.width) == (robot.camera.height, robot.camera.width)
-    assert 'no memory for' in node.stream.statistics.last_error
+    assert 'no memory for' in node.stream.first.statistics.last_error
     assert robot.until(lambda: robot.got['/diagnostics'] and int(
         values_of(robot)['max_image_tokens']) > 0)
 
@@ -145,8 +145,8 @@ def test_out_of_memory_at_the_fewest_tokens_is_reported_and_the_node_goes_on(act
     handle = node._predictor.model.model.visual.register_forward_pre_hook(run_out)
     for sec in range(1, 5):
         robot.show(node, sec)
-        assert robot.until(lambda n=sec: node.stream.statistics.failed == n)
-    assert 'no memory even for' in node.stream.statistics.last_error
+        assert robot.until(lambda n=sec: node.stream.first.statistics.failed == n)
+    assert 'no memory even for' in node.stream.first.statistics.last_error
     handle.remove()
     robot.show(node, 9)
     assert robot.until(lambda: robot.got[DEPTH])
@@ -164,7 +164,7 @@ def test_fifty_rounds_of_the_lifecycle_do_not_grow(active):
         assert node.trigger_activate().name == 'SUCCESS'
         if cycle % 10 == 0:      # now and then with a pass
             assert robot.until(robot.connected)
-            assert robot.until(node.stream.outputs.depth_wanted)
+            assert robot.until(node.stream.first.outputs.depth_wanted)
             robot.got[DEPTH].clear()
             robot.show(node, cycle + 2)
             assert robot.until(lambda: robot.got[DEPTH])

@@ -49,7 +49,7 @@ def test_a_full_round_twice_through_the_lifecycle_services(make_depth_node, make
         assert change(robot, Transition.TRANSITION_ACTIVATE)
         assert state_of(robot) == 'active'
         assert robot.until(robot.connected)
-        assert robot.until(node.stream.outputs.depth_wanted)
+        assert robot.until(node.stream.first.outputs.depth_wanted)
         publish(robot, sec)
         assert robot.until(lambda n=sec: len(robot.got[DEPTH]) == n)
         assert change(robot, Transition.TRANSITION_DEACTIVATE)

@@ -94,7 +94,7 @@ def test_a_broken_newest_image_is_no_image(active):
     robot.infos.publish(info)
     robot.images.publish(Image(header=info.header, height=96, width=128, step=384,
                                encoding='rgb8', data=[1]))
-    assert robot.until(lambda: node.stream.newest is not None)
+    assert robot.until(lambda: node.stream.first.newest is not None)
     answer = measure(robot)
     assert (answer.status, '1 bytes' in answer.message) == (STATUS.NO_IMAGE, True)
 
@@ -118,7 +118,7 @@ def test_bad_pixels(active, places):
     answer = measure(robot, pixels=pixels(places))
     assert answer.status == STATUS.BAD_PIXEL
     assert 'wanted' in answer.message
-    assert node.stream.newest.seen is None, 'it takes no pass to know that'
+    assert node.stream.first.newest.seen is None, 'it takes no pass to know that'
     assert measure(robot).status == STATUS.OK
     assert measure(robot, pixels=pixels(places)).status == STATUS.BAD_PIXEL, 'nor with depth'
 
@@ -255,7 +255,7 @@ def test_max_age_says_how_old_depth_may_be(active):
 
 def test_it_does_not_wait_for_a_pass_of_the_stream(active, slow_down):
     node, robot = active(topics=[(DEPTH, Image)])
-    assert robot.until(node.stream.outputs.depth_wanted)
+    assert robot.until(node.stream.first.outputs.depth_wanted)
     robot.show(node, sec=1)
     assert robot.until(lambda: robot.got[DEPTH])
     slow_down(node, pass_s=3.0)
@@ -264,7 +264,8 @@ def test_it_does_not_wait_for_a_pass_of_the_stream(active, slow_down):
     answer = measure(robot)
     assert time.monotonic() - start_s < 2.0
     assert (answer.status, answer.header.stamp) == (STATUS.OK, Time(sec=1))
-    node.stream.newest.source.__dict__['received_s'] += 5.0     # the depth at hand is far behind
+    newest = node.stream.first.newest
+    newest.source.__dict__['received_s'] += 5.0     # the depth at hand is far behind
     answer = measure(robot)
     assert (answer.status, answer.header.stamp) == (STATUS.OK, Time(sec=2))
 
@@ -283,4 +284,4 @@ def test_the_depth_at_hand_keeps_no_cache(active):
     node, robot = active()
     robot.show(node)
     assert measure(robot).status == STATUS.OK
-    assert node.stream.newest_depth.seen.view is None
+    assert node.stream.first.newest_depth.seen.view is None

@@ -101,7 +101,7 @@ def test_bad_pixels(active, place):
     answer = robot.ask(**place)
     assert answer.status == STATUS.BAD_PIXEL
     assert 'wanted' in answer.message
-    assert node.stream.newest.seen is None, 'it takes no pass to know that'
+    assert node.stream.first.newest.seen is None, 'it takes no pass to know that'
 
 
 def test_no_request_may_take_more_than_the_parameters_may():

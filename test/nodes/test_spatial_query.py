@@ -122,7 +122,7 @@ def test_a_broken_newest_image_is_no_image(active):
     robot.infos.publish(info)
     robot.images.publish(Image(header=info.header, height=96, width=128, step=384,
                                encoding='rgb8', data=[1]))
-    assert robot.until(lambda: node.stream.newest is not None)
+    assert robot.until(lambda: node.stream.first.newest is not None)
     answer = robot.ask()
     assert answer.status == STATUS.NO_IMAGE
     assert '1 bytes' in answer.message
@@ -204,7 +204,7 @@ def test_a_failing_model_is_said_and_the_node_goes_on(active):
 
 def test_questions_and_answers_are_published(active):
     node, robot = active(topics=[('depthvlm/answers', SpatialAnswer)])
-    assert robot.until(lambda: node.stream.outputs.answers.get_subscription_count() == 1)
+    assert robot.until(lambda: node.stream.answers.get_subscription_count() == 1)
     assert robot.ask(question='').status == STATUS.BAD_QUESTION
     robot.show(node, sec=4)
     answer = robot.ask(pixels=[Pixel(u=1.0, v=1.0)])
@@ -275,7 +275,7 @@ def test_a_client_that_dies_in_mid_answer_harms_nobody(active, slow_down):
 
 def test_depth_goes_on_while_an_answer_is_decoded(active, slow_down):
     node, robot = active(topics=[(DEPTH, Image)])
-    assert robot.until(node.stream.outputs.depth_wanted)
+    assert robot.until(node.stream.first.outputs.depth_wanted)
     robot.show(node, sec=1)
     assert robot.until(lambda: len(robot.got[DEPTH]) == 1)
     slow_down(node, token_s=0.05)

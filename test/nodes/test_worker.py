@@ -42,14 +42,15 @@ class Bench:
         self.thread = ModelThread()
         self.worker = Worker(self.look, self.begin, self.deliver, max_questions, self.thread)
 
-    def look(self, source):
+    def look(self, frames):
+        (source,) = (frame.source for frame in frames)
         self.looking.set()
         assert self.gate.wait(5.0)
         time.sleep(self.look_s)
         self.log.append(source)
         if isinstance(source, Exception):
             raise source
-        return f'seen {source}'
+        return [f'seen {source}']
 
     def begin(self, seen, text, max_tokens):
         if text == 'fail':
@@ -87,20 +88,20 @@ def test_a_newer_frame_replaces_the_one_that_waits(make):
     bench = make()
     bench.gate.clear()
     bench.worker.submit(Frame(0))
-    bench.until(lambda: bench.worker._waiting is None)
+    bench.until(lambda: not bench.worker._waiting)
     for i in range(1, 5):
         bench.worker.submit(Frame(i))
     bench.gate.set()
     bench.until(lambda: len(bench.delivered) == 2)
     assert bench.delivered == [0, 4]
-    assert bench.worker.dropped == 3
+    assert bench.worker.dropped[None] == 3
 
 
 def test_a_frame_of_a_question_is_looked_at_once_and_not_dropped(make):
     bench = make()
     bench.gate.clear()
     bench.worker.submit(Frame('busy'))
-    bench.until(lambda: bench.worker._waiting is None)
+    bench.until(lambda: not bench.worker._waiting)
     asked = Frame('asked')
     bench.worker.submit(asked)
     bench.worker.ask(bench.question('q', asked))
@@ -109,7 +110,7 @@ def test_a_frame_of_a_question_is_looked_at_once_and_not_dropped(make):
     bench.until(lambda: bench.ended and len(bench.delivered) == 3)
     assert bench.delivered == ['busy', 'asked', 'newer']
     assert [entry for entry in bench.log if entry != 'q'] == ['busy', 'asked', 'newer']
-    assert bench.worker.dropped == 0
+    assert bench.worker.dropped[None] == 0
 
 
 def test_a_question_about_a_frame_off_the_stream_delivers_nothing(make):
@@ -258,7 +259,7 @@ def test_forgotten_frames_are_not_looked_at(make):
     bench = make()
     bench.gate.clear()
     bench.worker.submit(Frame('first'))
-    bench.until(lambda: bench.worker._waiting is None)
+    bench.until(lambda: not bench.worker._waiting)
     bench.worker.submit(Frame('old'))
     bench.worker.forget_waiting()
     bench.gate.set()
@@ -299,7 +300,7 @@ def test_the_thread_goes_on_when_a_questions_own_function_fails():
 def test_workers_one_after_the_other_share_their_thread(make):
     thread, seen = ModelThread(), []
     for number in range(3):
-        worker = Worker(lambda source: seen.append(threading.get_ident()), None,
+        worker = Worker(lambda frames: [seen.append(threading.get_ident())], None,
                         lambda frame: None, 1, thread)
         worker.submit(Frame(number))
         until_s = time.monotonic() + 5.0

@@ -1,0 +1,84 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Several images in one pass, as several cameras on one robot give them."""
+
+from __future__ import annotations
+
+from depthvlm_ros.model.engine import to_camera
+from depthvlm_ros.model.predictor import View
+from depthvlm_ros.model.preprocessing import plan_resize, preprocess
+from depthvlm_ros.model.shortage import is_out_of_memory
+import torch
+from transformers import DynamicCache
+
+
+def look_batch(predictor, images) -> list:
+    """
+    Look at images; those that have one size for the network go through it together.
+
+    :param predictor: model.Predictor.
+    :param images: of (rgb, intrinsics) each, as Predictor.look takes them.
+    :return: for each its View, or the exception that Predictor.look raised at it.
+    """
+    views: list = [None] * len(images)
+    groups: dict = {}
+    for number, (_, intrinsics) in enumerate(images):
+        plan = plan_resize(intrinsics, predictor.config, predictor.max_image_tokens)
+        groups.setdefault(plan.final, []).append(number)
+    for numbers in groups.values():
+        if len(numbers) > 1:
+            try:
+                found = look_at_equal(predictor, [images[n] for n in numbers])
+            except Exception as error:  # then one by one: whose fault it is shows there
+                if is_out_of_memory(error) and predictor.device.type == 'cuda':
+                    torch.cuda.empty_cache()
+            else:
+                for number, view in zip(numbers, found):
+                    views[number] = view
+        for number in numbers:
+            if views[number] is None:
+                views[number] = _look_alone(predictor, *images[number])
+    return views
+
+
+def _look_alone(predictor, rgb, intrinsics):
+    """Return an image's View, or the exception that looking raised."""
+    try:
+        return predictor.look(rgb, intrinsics)
+    except Exception as error:  # the caller has others to go on with
+        return error
+
+
+@torch.inference_mode()
+def look_at_equal(predictor, images) -> list[View]:
+    """
+    Give images of one size for the network one pass.
+
+    :param images: of (rgb, intrinsics) each; see look_batch.
+    :return: their Views, each with a cache of its own.
+    """
+    config, device = predictor.config, predictor.device
+    plans = [plan_resize(k, config, predictor.max_image_tokens) for _, k in images]
+    chains = [preprocess(rgb, k, config, predictor.max_image_tokens, device) for rgb, k in images]
+    pixels = torch.cat([pixels for pixels, _ in chains])
+    grids = torch.cat([grid for _, grid in chains])
+    tokens = chains[0][0].shape[0] // config.vision_config.spatial_merge_size ** 2
+    ids = torch.tensor([predictor.prompt.prefix(tokens)] * len(images), device=device)
+    positions = predictor.model.positions(ids, image_grid_thw=grids)
+    cache = DynamicCache()
+    out = predictor.model(ids, pixel_values=pixels, image_grid_thw=grids, position_ids=positions,
+                          past_key_values=cache, logits_to_keep=0)
+    last = int(positions.max())
+    views = []
+    for row, ((_, k), plan, metres) in enumerate(zip(images, plans, out.depth_pred)):
+        depth_m = to_camera(metres, k.height, k.width, plan.depth_scale).cpu().numpy()
+        views.append(View(depth_m, k, tokens, cache_row(cache, row), last + 1))
+    return views
+
+
+def cache_row(cache: DynamicCache, row: int) -> DynamicCache:
+    """Return one row of a cache, as a cache of its own that keeps nothing of the others."""
+    alone = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        alone.update(layer.keys[row:row + 1].clone(), layer.values[row:row + 1].clone(), number)
+    return alone

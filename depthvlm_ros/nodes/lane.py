@@ -1,0 +1,136 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One camera's way through the node: its topics, its newest image and depth, its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+import math
+import time
+
+from depthvlm_ros.camera import Calibration
+from depthvlm_ros.nodes.diagnostics import Statistics
+from depthvlm_ros.nodes.inputs import Inputs
+from depthvlm_ros.nodes.looking import Seen, Source
+from depthvlm_ros.nodes.outputs import Outputs
+from depthvlm_ros.nodes.pacing import Pace
+from depthvlm_ros.nodes.worker import Frame, FrameRefusedError
+
+LOG_THROTTLE_S = 5.0
+ONLY_CAMERA = 'camera'      # what the only camera is called, in requests and answers
+
+
+@dataclass(frozen=True, eq=False)
+class Depth:
+    """
+    Depth that can be measured in.
+
+    :param source: the image it is of.
+    :param seen: what the model saw in it; its view may be gone, which is large.
+    """
+
+    source: Source
+    seen: Seen
+
+
+class Lane:
+    """
+    A camera's subscriptions, publishers and state.
+
+    :param node: the depth node, whose parameters hold.
+    :param name: the camera's, before its topics; '' for the only one.
+    :param submit: takes each Frame that is to be looked at.
+    """
+
+    def __init__(self, node, name: str, submit: Callable[[Frame], None]):
+        self.name = name or ONLY_CAMERA
+        self.enabled = True
+        self.newest: Frame | None = None    # the newest received; questions are about it
+        self.newest_depth: Depth | None = None
+        self.statistics = Statistics()
+        self._node, self._submit = node, submit
+        self._in_log = f'camera {name!r}: ' if name else ''
+        self._pace, self._forgotten_s = Pace(), 0.0
+        self._said_s: dict[str, float] = {}
+        self.outputs = Outputs(node, self._on_mismatch, name)
+        try:
+            self.inputs = Inputs(node, node.value('image_transport'),
+                                 node.value('sync_tolerance'), self._on_image,
+                                 self._on_input_error, node.value('sync'), self._on_mismatch,
+                                 name)
+        except Exception:
+            self.outputs.destroy()
+            raise
+
+    def close(self) -> None:
+        """Withdraw the publishers; the subscriptions are withdrawn before."""
+        self.outputs.destroy()
+        self.newest = self.newest_depth = None
+
+    def forget(self) -> None:
+        """Drop what was received, as when time jumps back with a looping bag."""
+        self._forgotten_s = time.monotonic()
+        self.newest = self.newest_depth = None
+        self.inputs.forget()
+
+    def log_error(self, what: str, error: Exception, count: str = 'failed') -> None:
+        """Count a fault and log it, at most one line of its kind in a few seconds."""
+        text = f'{self._in_log}{what}: ' + (
+            str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}')
+        self.statistics.add_error(count, text)
+        now_s = time.monotonic()
+        if now_s - self._said_s.get(count, -math.inf) >= LOG_THROTTLE_S:    # each kind its own
+            self._said_s[count] = now_s
+            self._node.get_logger().error(text)
+
+    def keep(self, source: Source, seen: Seen) -> None:
+        """Keep the depth of an image to be measured in, unless a newer one is there."""
+        newest = self.newest_depth
+        since_s = self._forgotten_s if newest is None else newest.source.received_s
+        if source.received_s >= since_s:
+            self.newest_depth = Depth(source, replace(seen, view=None))
+
+    def deliver(self, frame: Frame) -> None:
+        """Publish what was seen, or count why nothing was; on the worker's thread."""
+        if isinstance(frame.error, FrameRefusedError):
+            self.log_error('an image was refused', frame.error, 'refused')
+        elif frame.error is not None:
+            self.log_error('the model failed', frame.error)
+        elif self.enabled:
+            value = self._node.value
+            try:
+                self.outputs.publish_depth(
+                    frame.source.header, frame.seen, value('depth_encoding'),
+                    value('cloud_stride'), value('edge_threshold'), value('max_cloud_rate'))
+                self.statistics.add_published(time.monotonic() - frame.source.received_s)
+            except Exception as error:  # the worker's border to ROS
+                self.log_error('depth could not be published', error)
+
+    def _on_input_error(self, what: str, error: Exception, count: str = 'failed') -> None:
+        """Count an image that goes no further than the inputs, and log why."""
+        if count == 'refused':
+            self.statistics.count('received')
+        self.log_error(what, error, count)
+
+    def _on_mismatch(self, text: str) -> None:
+        """Keep for diagnostics, and log, that an end of a topic cannot be met."""
+        self.statistics.add_mismatch(text)
+        self._node.get_logger().warning(text)
+
+    def _on_image(self, message, calibration: Calibration | ValueError) -> None:
+        """Take an image with its calibration: keep it for questions, and look if wanted."""
+        self.statistics.count('received')
+        usable = isinstance(calibration, Calibration)
+        self.statistics.calibration = 'ok' if usable else str(calibration)
+        frame = Frame(Source(message, calibration, time.monotonic()), lane=self)
+        self.newest = frame
+        if not self.enabled:
+            return
+        if not self.outputs.depth_wanted():
+            if usable:
+                self.outputs.publish_info(message.header, calibration.intrinsics)
+        elif self._pace.allows(self._node.value('max_rate')):
+            self._submit(frame)
+        else:
+            self.statistics.count('rate_limited')
