@@ -104,8 +104,7 @@ class CudaCapture:
     def __call__(self, work, example):
         """Capture work(input); return a Replay."""
         with torch.cuda.device(self._device), torch.inference_mode():
-            fixed = torch.empty_like(example, device=self._device,
-                                     memory_format=torch.contiguous_format)
+            fixed = torch.empty_like(example, device=self._device)     # laid out as it comes
             fixed.copy_(example)
             side = torch.cuda.Stream(self._device)
             side.wait_stream(torch.cuda.current_stream(self._device))
@@ -129,9 +128,37 @@ class Replay:
 
     def __call__(self, example):
         """Run it on another input, from any device."""
-        self._fixed.copy_(example, non_blocking=True)
+        self._fixed.copy_(pinned(example), non_blocking=True)
         self._graph.replay()
         return self._outputs
+
+
+def pinned(tensor):
+    """Return a tensor of the host in memory that a GPU can fetch from by itself."""
+    return tensor.pin_memory() if tensor.device.type == 'cpu' else tensor
+
+
+def upload(tensor, device):
+    """Bring a tensor to a device, without waiting for it."""
+    if device.type != 'cuda' or tensor.device.type != 'cpu':
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def download(tensor):
+    """
+    Begin to bring a tensor to the host.
+
+    :return: (tensor of the host, a function that waits until it is there); what the device is
+        given in between does not delay it.
+    """
+    if tensor.device.type != 'cuda':
+        return tensor.cpu(), lambda: None
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    there = torch.cuda.Event()
+    there.record()
+    return host, there.synchronize
 
 
 def capture_for(device):

@@ -48,10 +48,12 @@ class Decoding:
     and `ended`.
 
     :param max_tokens: most tokens of the answer, >= 1.
+    :param steps: takes (language model, cache, position, max_tokens), returns what reads a token
+        at a time: stepping.Steps, or the like.
     :raises ValueError: max_tokens below 1.
     """
 
-    def __init__(self, model, tokenizer, prompt, view, question, max_tokens):
+    def __init__(self, model, tokenizer, prompt, view, question, max_tokens, steps=Steps):
         if max_tokens < 1:
             raise ValueError(f'max_tokens is {max_tokens}, wanted >= 1')
         self.view = view
@@ -64,6 +66,7 @@ class Decoding:
         self._unread = [*encode_words(tokenizer, question), *prompt.after_question]
         self._cache = fork(view.cache)
         self._position = view.next_position
+        self._make_steps = steps
         self._steps = None      # once the question has been read
         self._last = None       # the last token, on the device
         self._ids = []
@@ -84,8 +87,8 @@ class Decoding:
             hidden = self._read_piece()
             if self._unread:
                 return True
-            self._steps = Steps(self._model.model.language_model, self._cache, self._position,
-                                self.max_tokens)
+            self._steps = self._make_steps(self._model.model.language_model, self._cache,
+                                           self._position, self.max_tokens)
             self._cache = None
         self._last = self._model.lm_head(hidden).argmax(-1, keepdim=True)
         self._take(int(self._last))

@@ -11,10 +11,13 @@ watches by a hook) goes the plain way through DepthVLM.forward, which gives the 
 """
 
 from collections import OrderedDict
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from depthvlm_ros.model.capture import Captures
+from depthvlm_ros.model.capture import Captures, upload
 from depthvlm_ros.model.preprocessing import as_image_tensor, check_size, patches_of, ResizePlan
+from depthvlm_ros.model.slots import Slots
+from depthvlm_ros.model.stepping import Steps
 from depthvlm_ros.model.text_pass import image_positions, Prefix, read_image, read_prefix
 from depthvlm_ros.model.vision_pass import encode, grid_tables, GridTables
 import torch
@@ -74,6 +77,8 @@ class Engine:
         self._model = model
         self._prompt = prompt
         self._captures = Captures(capture)
+        self._slots = Slots(capture)
+        self._direct = False
         self._watchable = list(model.modules())
         self._sizes = OrderedDict()
         self._prefix: Prefix | None = None
@@ -87,6 +92,7 @@ class Engine:
         return (all(part.config._attn_implementation == 'sdpa' for part in inner[2:])
                 and not any(map(is_watched, inner)))
 
+    @torch.inference_mode()
     def run(self, rgb, intrinsics, plan):
         """
         Run the model over one image.
@@ -102,11 +108,36 @@ class Engine:
         self._forget_changed()
         size = self._size(intrinsics, plan)
         work = None
-        if not any(map(is_watched, self._watchable)):
+        if self._may_replay():
             work = self._captures.of(size_key(size), lambda x: self._pass(x, size), image)
         if work is None:
-            return self._pass(image.to(self._model.device), size), size
+            return self._pass(upload(image, self._model.device), size), size
         return work(image), size
+
+    @torch.inference_mode()
+    def steps(self, language_model, cache, position, most):
+        """
+        Return what reads an answer's tokens one at a time; arguments as those of Steps.
+
+        :return: slots.SlotSteps where one is free and steps can be captured, else Steps.
+        """
+        found = None
+        if self._may_replay():
+            found = self._slots.take(language_model, cache, position, most)
+        return found or Steps(language_model, cache, position, most)
+
+    @contextmanager
+    def direct(self):
+        """Run everything directly meanwhile, nothing captured; as to count operations."""
+        before, self._direct = self._direct, True
+        try:
+            yield
+        finally:
+            self._direct = before
+
+    def _may_replay(self):
+        """Tell whether a captured pass may stand for the modules' own."""
+        return not (self._direct or any(map(is_watched, self._watchable)))
 
     def _pass(self, image, size):
         """Return the Pass over an image, (3, H, W) uint8 on the device; nothing waits in it."""
@@ -150,6 +181,7 @@ class Engine:
             return
         self._sizes.clear()
         self._captures.clear()
+        self._slots.clear()
         ids = torch.tensor(self._prompt.after_image, device=self._model.device)
         self._prefix = read_prefix(self._model, self._prompt.before_image)
         self._closing = self._model.get_input_embeddings()(ids)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import checkpoint
-from depthvlm_ros.model.capture import capture_for
+from depthvlm_ros.model.capture import capture_for, download
 from depthvlm_ros.model.decoding import Decoding
 from depthvlm_ros.model.engine import Engine, to_camera
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
@@ -141,11 +141,12 @@ class Predictor:
         if not self.engine.fits():
             return self._look_plainly(rgb, intrinsics, plan)
         seen, size = self.engine.run(rgb, intrinsics, plan)
-        depth_m = seen.depth_m.cpu().numpy()
+        depth_m, wait = download(seen.depth_m)
         cache = DynamicCache()
         for number, (keys, values) in enumerate(zip(seen.keys, seen.values)):
             cache.update(keys, values, number)      # copies: the pass's own may be used again
-        return View(depth_m, intrinsics, size.tables.rows * size.tables.columns, cache,
+        wait()
+        return View(depth_m.numpy(), intrinsics, size.tables.rows * size.tables.columns, cache,
                     size.next_position)
 
     def _look_plainly(self, rgb, intrinsics, plan):
@@ -170,7 +171,8 @@ class Predictor:
         :return: Decoding.
         :raises ValueError: max_tokens below 1.
         """
-        return Decoding(self.model, self.tokenizer, self.prompt, view, question, max_tokens)
+        return Decoding(self.model, self.tokenizer, self.prompt, view, question, max_tokens,
+                        self.engine.steps)
 
     def ask(self, view, question, max_tokens=128):
         """Answer a question about a view: `begin`, stepped to its end; returns Answer."""

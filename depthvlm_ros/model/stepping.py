@@ -45,15 +45,12 @@ class Steps:
         """
         if self._filled == self._keys[0].shape[2]:
             self._grow(ROOM)
-        model, at = self._model, self._taken
+        at = self._taken
         cos, sin = self._cos[:, at:at + 1, None], self._sin[:, at:at + 1, None]
-        x = model.embed_tokens(token)
-        for number, layer in enumerate(model.layers):
-            x = x + self._attend(layer.self_attn, layer.input_layernorm(x), number, cos, sin)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        hidden = through_layers(self._model, token, self._attend, cos, sin)
         self._taken += 1
         self._filled += 1
-        return model.norm(x)[:, -1]
+        return hidden
 
     def _grow(self, tokens):
         """Make room for more tokens, in memory that nothing else holds."""
@@ -75,6 +72,21 @@ class Steps:
             query.transpose(1, 2), self._keys[number][:, :, :end],
             self._values[number][:, :, :end], scale=attention.scaling, enable_gqa=True)
         return attention.o_proj(out.reshape(1, 1, -1))
+
+
+def through_layers(language_model, token, attend, cos, sin):
+    """
+    Run one token through the layers.
+
+    :param token: (1, 1) int64.
+    :param attend: takes (attention, x, number of the layer, cos, sin), returns its output.
+    :return: (1, hidden), the last hidden state after the norm.
+    """
+    x = language_model.embed_tokens(token)
+    for number, layer in enumerate(language_model.layers):
+        x = x + attend(layer.self_attn, layer.input_layernorm(x), number, cos, sin)
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+    return language_model.norm(x)[:, -1]
 
 
 def rotate(x, cos, sin):

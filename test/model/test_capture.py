@@ -1,0 +1,213 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+What is captured gives what it gives directly, and the places for it are bounded.
+
+Without a GPU a stand-in runs the work anew at each call; memory of fixed size, places, refusals
+and the way of the weights are the same.
+"""
+
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.model import Predictor
+from depthvlm_ros.model.capture import Captures, CudaCapture, PATIENCE
+from depthvlm_ros.model.decoding import fork
+from depthvlm_ros.model.engine import Engine
+from depthvlm_ros.model.preprocessing import plan_resize
+from depthvlm_ros.model.slots import Slots
+from depthvlm_ros.model.stepping import Steps
+import numpy as np
+import pytest
+import torch
+
+SIZES = ((128, 96, 100.0), (96, 128, 70.0), (160, 64, 90.0))
+QUESTION = 'How far is the red box?'
+
+
+def run_anew(work, example):
+    """Stand in for a capture: the same memory for the input, and the warm-up runs."""
+    fixed = example.clone()
+    for _ in range(3):
+        work(fixed)
+
+    def replay(given):
+        fixed.copy_(given)
+        return work(fixed)
+    return replay
+
+
+def image_of(width, height, fx, seed=0):
+    rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return rgb, Intrinsics.centred(width, height, fx)
+
+
+@pytest.fixture(scope='module', params=['tiny', 'nano'])
+def predictor(request, tiny_checkpoint):
+    return Predictor.from_pretrained(
+        'nano' if request.param == 'nano' else tiny_checkpoint, device='cpu')
+
+
+@pytest.fixture
+def captured(predictor):
+    """Return the predictor with an engine that captures, as far as there is anything to."""
+    before = predictor.engine
+    predictor.engine = Engine(predictor.model, predictor.prompt, run_anew)
+    yield predictor
+    predictor.engine = before
+
+
+def test_views_and_answers_are_those_without_capture(captured):
+    def seen():
+        for seed in range(3):
+            for size in SIZES[:2]:
+                view = captured.look(*image_of(*size, seed=seed))
+                yield view.depth_m, captured.ask(view, QUESTION, 5).text
+    with captured.engine.direct():
+        wanted = list(seen())
+    found = list(seen())
+    assert len(captured.engine._captures._held) == 2
+    for (depth_m, text), (depth_again_m, text_again) in zip(wanted, found):
+        np.testing.assert_allclose(depth_m, depth_again_m, rtol=1e-6)
+        assert text == text_again
+
+
+def test_interleaved_answers_keep_to_their_own_slots(captured):
+    view = captured.look(*image_of(*SIZES[0]))
+    questions = [f'{QUESTION} {number}' for number in range(6)]     # more than there are slots
+    with captured.engine.direct():
+        alone = [captured.ask(view, question, 8).text for question in questions]
+    for _ in range(2):
+        decodings = [captured.begin(view, question, 8) for question in questions]
+        while sum(decoding.step() for decoding in decodings):
+            pass
+        assert [decoding.text for decoding in decodings] == alone
+    assert 0 < len(captured.engine._slots._slots) <= 4
+
+
+@torch.inference_mode()
+def test_a_slots_hidden_states_are_those_of_the_steps(predictor):
+    view = predictor.look(*image_of(*SIZES[0]))
+    slots = Slots(run_anew)
+    model = predictor.model.model.language_model
+    for seed in range(2):       # the second finds the first one's slot, and what is left in it
+        one = slots.take(model, view.cache, view.next_position, 12)
+        other = Steps(model, fork(view.cache), view.next_position, 12)
+        for token in torch.randint(0, 200, (12,), generator=torch.Generator().manual_seed(seed)):
+            torch.testing.assert_close(one.step(token.view(1, 1)), other.step(token.view(1, 1)),
+                                       rtol=0, atol=2e-5)
+        assert slots.take(model, view.cache, view.next_position, 5000) is None      # too long
+        del one
+    assert len(slots._slots) == 1
+
+
+def test_a_slot_is_free_again_when_its_answer_is_let_go(predictor):
+    slots = Slots(run_anew, most=1)
+    view = predictor.look(*image_of(*SIZES[0]))
+    model = predictor.model.model.language_model
+
+    def take(most):
+        with torch.inference_mode():
+            return slots.take(model, view.cache, view.next_position, most)
+    first = take(8)
+    assert take(8) is None
+    del first
+    second = take(8)
+    assert second is not None
+    del second
+    assert take(1000) is not None       # a larger one in its place
+    assert len(slots._slots) == 1
+
+
+def test_what_cannot_be_captured_is_run_directly_and_said(predictor, caplog):
+    def refuse(work, example):
+        raise RuntimeError('operation not permitted when stream is capturing')
+    wanted = predictor.look(*image_of(*SIZES[0])).depth_m
+    before, predictor.engine = predictor.engine, Engine(predictor.model, predictor.prompt, refuse)
+    try:
+        for _ in range(4):
+            view = predictor.look(*image_of(*SIZES[0]))
+            predictor.ask(view, QUESTION, 3)
+        np.testing.assert_allclose(view.depth_m, wanted, rtol=1e-6)
+    finally:
+        predictor.engine = before
+    assert [record.levelname for record in caplog.records] == ['WARNING'] * 2
+    assert 'stream is capturing' in caplog.text
+
+
+def test_a_watched_module_runs_where_a_capture_would_stand_for_it(captured):
+    for _ in range(3):
+        captured.look(*image_of(*SIZES[0]))
+    seen = []
+    hook = captured.model.model.language_model.layers[1].mlp.register_forward_hook(
+        lambda *_: seen.append(1))
+    runs = captured.engine._captures._calls
+    captured.look(*image_of(*SIZES[0]))
+    hook.remove()
+    assert seen == [1] and captured.engine._captures._calls == runs
+
+
+def test_a_work_is_captured_when_it_comes_again_and_places_are_bounded():
+    made = []
+
+    def capture(work, example):
+        made.append(example)
+        return work
+    captures = Captures(capture, most=2)
+
+    def comes(key):
+        return captures.of(key, str, key) is not None
+    assert [comes('a') for _ in range(3)] == [False, True, True]
+    assert made == ['a']
+    for key in 'bcd' * 20:      # they take turns: two are kept, none is captured again and again
+        comes(key)
+        comes('a')
+    assert made == ['a', 'b']
+    for _ in range(PATIENCE):   # nobody asks for b any more
+        comes('a')
+    assert [comes('e') for _ in range(2)] == [False, True]
+    assert comes('a') and not comes('b')
+    captures.clear()
+    assert not comes('a')
+
+
+def test_without_a_capture_there_is_none():
+    assert Captures(None).of('a', str, 'a') is None
+    assert Slots(None).take(None, type('', (), {'layers': [
+        type('', (), {'keys': torch.zeros(1, 1, 3, 2)})]}), 0, 3) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@pytest.mark.parametrize('name', ['tiny', 'nano'])
+def test_cuda_replays_give_the_direct_depth_and_answers(name, tiny_checkpoint):
+    predictor = Predictor.from_pretrained(
+        'nano' if name == 'nano' else tiny_checkpoint, device='cuda', dtype='float32')
+    assert isinstance(predictor.engine._captures._capture, CudaCapture)
+    for turn in range(4):
+        for size in SIZES:
+            given = image_of(*size, seed=turn)
+            view = predictor.look(*given)
+            with predictor.engine.direct():
+                wanted = predictor.look(*given)
+            np.testing.assert_allclose(view.depth_m, wanted.depth_m, rtol=1e-5)
+            decodings = [predictor.begin(view, f'{QUESTION} {n}', 6) for n in range(6)]
+            while sum(decoding.step() for decoding in decodings):
+                pass
+            with predictor.engine.direct():
+                texts = [predictor.ask(wanted, f'{QUESTION} {n}', 6).text for n in range(6)]
+            assert [decoding.text for decoding in decodings] == texts
+    assert len(predictor.engine._captures._held) == len(SIZES)
+    assert not predictor.engine._captures._refused
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_cuda_nothing_waits_between_upload_and_download(tiny_checkpoint):
+    predictor = Predictor.from_pretrained(tiny_checkpoint, device='cuda')
+    rgb, camera = image_of(*SIZES[0])
+    predictor.look(rgb, camera)
+    with torch.inference_mode(), predictor.engine.direct():
+        torch.cuda.set_sync_debug_mode('error')
+        try:
+            predictor.engine.run(rgb, camera, plan_resize(camera, predictor.config))
+        finally:
+            torch.cuda.set_sync_debug_mode('default')
