@@ -97,10 +97,12 @@ class FusedAttention(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is F.scaled_dot_product_attention:
-            query, _, value = args[:3] if len(args) > 2 else (
-                kwargs['query'], None, kwargs['value'])
-            return query.new_empty(*query.shape[:-1], value.shape[-1])
+            return self._size_of(*args, **kwargs or {})
         return function(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _size_of(query, key, value, *_, **__):
+        return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 
 def grid_of(tokens):

@@ -44,27 +44,32 @@ def is_quantised(module, name, kind):
             and (kind == 'int8' or module.in_features % GROUP == 0))
 
 
-def quantise(model, kind):
+def quantise(model, kind, device=None):
     """
     Turn a DepthVLM's linear weights into whole numbers, in place.
 
     int8: symmetric, a scale for every row. int4: a scale for every 64 weights of a row; packed two
     to a byte on a GPU (bfloat16 wanted), while on a CPU each takes a byte, which shows the
-    accuracy and saves no more than int8.
+    accuracy and saves no more than int8. To be done before the first look: a predictor keeps what
+    it has worked out of the weights.
 
-    :param model: DepthVLM on its device, in evaluation mode.
+    :param model: DepthVLM in evaluation mode.
     :param kind: 'int8' or 'int4'.
+    :param device: where the model goes, layer by layer as each is quantised, so that a GPU never
+        holds the whole weights; left out: it stays where it is.
     :return: the model.
     :raises ValueError: another kind.
     :raises QuantisationError: torchao is missing or too old, or int4 on a GPU in another dtype
         than bfloat16.
     """
     check_kind(kind)
-    if kind == 'int4' and model.device.type == 'cuda' and model.dtype != torch.bfloat16:
+    device = torch.device(device or model.device)
+    if kind == 'int4' and device.type == 'cuda' and model.dtype != torch.bfloat16:
         raise QuantisationError(f'int4 weights on a GPU go with bfloat16, the model is '
                                 f'{model.dtype}; load it with that dtype, or take int8')
-    quantize_, settings = torchao_for(kind, model.device.type)
-    quantize_(model, settings, filter_fn=lambda module, name: is_quantised(module, name, kind))
+    quantize_, settings = torchao_for(kind, device.type)
+    quantize_(model, settings, device=device,
+              filter_fn=lambda module, name: is_quantised(module, name, kind))
     return model
 
 
