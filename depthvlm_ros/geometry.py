@@ -49,6 +49,12 @@ def project(points, intrinsics: Intrinsics) -> np.ndarray:
     return np.stack([u, v], axis=-1)
 
 
+def ray_slopes(intrinsics: Intrinsics) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far right each column, and how far down each row, looks per metre of depth."""
+    return (((np.arange(intrinsics.width) - intrinsics.cx) / intrinsics.fx).astype(np.float32),
+            ((np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy).astype(np.float32))
+
+
 def organised_points(depth_m: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
     """
     Return one point for every pixel.
@@ -59,8 +65,7 @@ def organised_points(depth_m: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
     :raises ValueError: a depth image of another size than the camera's.
     """
     depth_m = checked_depth(depth_m, intrinsics)
-    x_of_z = ((np.arange(intrinsics.width) - intrinsics.cx) / intrinsics.fx).astype(np.float32)
-    y_of_z = ((np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy).astype(np.float32)
+    x_of_z, y_of_z = ray_slopes(intrinsics)
     points = np.empty((*depth_m.shape, 3), np.float32)
     np.multiply(depth_m, x_of_z[None, :], out=points[..., 0])
     np.multiply(depth_m, y_of_z[:, None], out=points[..., 1])

@@ -15,7 +15,7 @@ import traceback
 from depthvlm_ros.nodes import parameters
 from depthvlm_ros.nodes.answering import Answering
 from depthvlm_ros.nodes.measuring import Measuring
-from depthvlm_ros.nodes.memory import bound_arenas
+from depthvlm_ros.nodes.memory import settle_malloc
 from depthvlm_ros.nodes.questions import Questions
 from depthvlm_ros.nodes.spinning import spin
 from depthvlm_ros.nodes.stream import Stream
@@ -247,7 +247,7 @@ class DepthNode(LifecycleNode):
 
 def main(args=None) -> None:
     """Run the node until SIGINT or SIGTERM; leaves with 1 if it broke by itself."""
-    bound_arenas()
+    settle_malloc()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -7,24 +7,27 @@ from __future__ import annotations
 import ctypes
 import os
 
-M_ARENA_MAX = -8    # of mallopt(3), glibc
-ARENAS = 2
+# Of mallopt(3), glibc.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
-def bound_arenas() -> bool:
+def settle_malloc() -> bool:
     """
-    Let all threads share two of malloc's arenas; call it before there are threads.
+    Let memory be used again instead of asked for again; call it before there are threads.
 
     Images and clouds are made in one thread and freed in another. With an arena for each thread,
     as glibc has by default, what is free in one is of no use to the next, and a node that runs
-    for days holds ever more.
+    for days holds ever more; so all threads share two. And each large array is a mapping of its
+    own by default, whose pages are fetched one by one, which takes longer than filling them.
 
-    :return: whether that could be done; other C libraries than glibc need none of it.
+    :return: whether that could be done; other C libraries than glibc are left as they are.
     """
     try:
-        return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS))
+        mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
+    return all(mallopt(option, value) for option, value in (
+        (M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD, 256 * 2**20)))
 
 
 def memory_mb() -> int:
