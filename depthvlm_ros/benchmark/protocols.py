@@ -259,7 +259,8 @@ def print_table(result):
           f"{result['pixels_scaled_to']} pixels")
     if grid['ended_after'] is not None or grid['numbers'] < grid['cells']:
         stop = grid['ended_after']
-        print(f"  (ii) this model does not know the grid: it wrote {grid['numbers']} numbers and "
+        print(f"  (ii) this model does not know the grid: it wrote {grid['numbers']} of "
+              f"{grid['cells']} numbers and "
               + (f'ended after {stop} tokens' if stop is not None else 'did not end')
               + '; it was made to go on, so its time holds and its words mean nothing')
     print('accuracy in synthetic rooms:      delta1  AbsRel')
