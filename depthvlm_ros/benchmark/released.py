@@ -70,7 +70,10 @@ def released_head(head, features, rows, columns, float32_tail=False):
     x = released_fusion(scratch.refinenet2, x, one.shape[2:], two)
     x = released_fusion(scratch.refinenet1, x, (2 * one.shape[2], 2 * one.shape[3]), one)
     x = upsample(scratch.output_conv1(x), (rows * head.token_px, columns * head.token_px))
-    return head.tail(x) if float32_tail else scratch.output_conv2(x).squeeze(1)
+    if float32_tail:
+        return head.tail(x)
+    wide, _, last, softplus = scratch.output_conv2
+    return softplus(last(wide(x).relu_())).squeeze(1)   # in place, as there
 
 
 def released_fusion(block, x, size, skip=None):

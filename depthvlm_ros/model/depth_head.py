@@ -32,7 +32,7 @@ class ResidualConvUnit(nn.Module):
     def forward(self, x):
         """Map (B, features, H, W) to the same shape."""
         x = F.relu(x)
-        return self.conv2(F.relu(self.conv1(x))) + x
+        return self.conv2(self.conv1(x).relu_()) + x    # in place: it is nobody else's
 
 
 class FusionBlock(nn.Module):
@@ -121,8 +121,8 @@ class DPTDepthHead(nn.Module):
         The last projection and the softplus run in float32: bfloat16 metres would step by 1/4 m
         at 50 m.
         """
-        wide, relu, last, _ = self.scratch.output_conv2
-        x = relu(wide(x)).float()
+        wide, _, last, _ = self.scratch.output_conv2
+        x = wide(x).relu_().float()     # in place: at this size new memory costs much time
         with torch.autocast(x.device.type, enabled=False):
             x = F.conv2d(x, last.weight.float(), last.bias.float())
             return F.softplus(x).squeeze(1)
