@@ -126,6 +126,11 @@ class Engine:
             found = self._slots.take(language_model, cache, position, most)
         return found or Steps(language_model, cache, position, most)
 
+    def forget(self):
+        """Let go of the memory that captured passes hold, as where the device has no more."""
+        self._captures.clear()
+        self._slots.clear()
+
     @contextmanager
     def direct(self):
         """Run everything directly meanwhile, nothing captured; as to count operations."""
@@ -180,8 +185,7 @@ class Engine:
         if weights == self._weights:
             return
         self._sizes.clear()
-        self._captures.clear()
-        self._slots.clear()
+        self.forget()
         ids = torch.tensor(self._prompt.after_image, device=self._model.device)
         self._prefix = read_prefix(self._model, self._prompt.before_image)
         self._closing = self._model.get_input_embeddings()(ids)
@@ -219,4 +223,4 @@ def to_camera(depth, height, width, scale):
     :return: (height, width) float32, metres, NaN where not finite.
     """
     depth = F.interpolate(depth[None, None], size=(height, width), mode='bilinear')[0, 0] * scale
-    return depth.where(depth.isfinite(), torch.nan)
+    return depth.masked_fill(~depth.isfinite(), torch.nan)

@@ -3,6 +3,7 @@
 """The model as its users meet it: load once; look at images; ask about them."""
 
 from dataclasses import dataclass, field
+import gc
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import checkpoint
@@ -140,7 +141,11 @@ class Predictor:
         plan = plan_resize(intrinsics, self.config, self.max_image_tokens)
         if not self.engine.fits():
             return self._look_plainly(rgb, intrinsics, plan)
-        seen, size = self.engine.run(rgb, intrinsics, plan)
+        try:
+            seen, size = self.engine.run(rgb, intrinsics, plan)
+        except torch.OutOfMemoryError:
+            self.engine.forget()    # the next one, perhaps smaller, is to find that memory
+            raise
         depth_m, wait = download(seen.depth_m)
         cache = DynamicCache()
         for number, (keys, values) in enumerate(zip(seen.keys, seen.values)):
@@ -186,4 +191,5 @@ class Predictor:
         on_gpu = self.model is not None and self.device.type == 'cuda'
         self.model = self.engine = None
         if on_gpu:
+            gc.collect()    # a model is full of cycles, and would keep its memory for long
             torch.cuda.empty_cache()
