@@ -15,7 +15,7 @@ import traceback
 from depthvlm_ros.nodes import parameters
 from depthvlm_ros.nodes.answering import Answering
 from depthvlm_ros.nodes.measuring import Measuring
-from depthvlm_ros.nodes.memory import settle_malloc
+from depthvlm_ros.nodes.memory import give_back, settle_malloc
 from depthvlm_ros.nodes.questions import Questions
 from depthvlm_ros.nodes.spinning import spin
 from depthvlm_ros.nodes.stream import Stream
@@ -202,13 +202,16 @@ class DepthNode(LifecycleNode):
             self._model_thread = ModelThread()
         self._questions.waiting.until_none(ANSWERS_S)
         stream.close()
+        del stream
+        give_back()
         return ended
 
     def _free(self) -> None:
         """Undo on_configure."""
         if self._predictor is not None:
             self._predictor.close()
-        self._predictor = None
+            self._predictor = None
+            give_back()
 
     def _on_autostart(self) -> None:
         self._autostart.cancel()

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
 
 # Of mallopt(3), glibc.
@@ -28,6 +30,18 @@ def settle_malloc() -> bool:
         return False
     return all(mallopt(option, value) for option, value in (
         (M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD, 256 * 2**20)))
+
+
+def give_back() -> None:
+    """
+    Collect what only cycles hold, and return what is free to the system.
+
+    A model and all that belongs to an active node are full of cycles, which Python would leave
+    for minutes, as there is little else that it would have to collect.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):      # of glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def memory_mb() -> int:
