@@ -14,7 +14,7 @@ ifneq ($(origin ROS_DISTRO),command line)
 endif
 ifeq ($(wildcard requirements-$(ROS_DISTRO).txt),)
   $(error ROS_DISTRO is '$(ROS_DISTRO)', wanted one of: $(patsubst requirements-%.txt,%,\
-    $(filter-out %-bare.txt,$(wildcard requirements-*.txt))))
+    $(filter-out %-bare.txt %-training.txt %-quantisation.txt,$(wildcard requirements-*.txt))))
 endif
 
 # A Python named by PYTHON=... has its folder, so that going back costs nothing.

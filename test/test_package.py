@@ -24,6 +24,7 @@ ROSDEP_KEYS = {'cv2': 'python3-opencv', 'numpy': 'python3-numpy', 'PIL': 'python
 WITHOUT_KEY = {'huggingface_hub', 'safetensors', 'tokenizers', 'torch', 'transformers'}
 # What comes from requirements-training.txt, and is imported where it is used.
 FOR_TRAINING = {'accelerate'}
+FOR_QUANTISATION = {'torchao'}
 
 
 def dependencies(*kinds):
@@ -67,13 +68,14 @@ def test_every_import_is_declared():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
                 [node.module] if isinstance(node, ast.ImportFrom) and not node.level else [])
             for name in {name.split('.')[0] for name in names} - sys.stdlib_module_names - own:
-                assert name in WITHOUT_KEY | FOR_TRAINING or (
+                assert name in WITHOUT_KEY | FOR_TRAINING | FOR_QUANTISATION or (
                     ROSDEP_KEYS.get(name, name) in declared), (
                     f'{path.relative_to(SOURCE)} imports {name}')
 
 
 @pytest.mark.parametrize(('file', 'packages'), [
-    ('requirements.txt', WITHOUT_KEY), ('requirements-training.txt', FOR_TRAINING)])
+    ('requirements.txt', WITHOUT_KEY), ('requirements-training.txt', FOR_TRAINING),
+    ('requirements-quantisation.txt', FOR_QUANTISATION)])
 def test_what_rosdep_has_no_key_for_is_required(file, packages):
     required = {re.split(r'[^\w-]', line)[0]
                 for line in (SOURCE / file).read_text().splitlines()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import gc
 
 from depthvlm_ros.camera import Intrinsics
-from depthvlm_ros.model import checkpoint
+from depthvlm_ros.model import checkpoint, quantisation
 from depthvlm_ros.model.capture import capture_for, download
 from depthvlm_ros.model.decoding import Decoding
 from depthvlm_ros.model.engine import Engine, to_camera
@@ -93,7 +93,7 @@ class Predictor:
 
     @classmethod
     def from_pretrained(cls, name, *, device='auto', dtype='auto', revision=None,
-                        max_image_tokens=0):
+                        max_image_tokens=0, quantise=''):
         """
         Load a checkpoint in the released layout.
 
@@ -104,15 +104,21 @@ class Predictor:
         :param revision: branch, tag or commit of a hub id.
         :param max_image_tokens: most image tokens, 0 for no bound but the checkpoint's; fewer are
             faster and coarser, and the depth stays metric.
+        :param quantise: 'int8' or 'int4' weights, which need torchao; '' for those of dtype.
         :raises CheckpointError: a checkpoint that cannot be used; the text says why.
-        :raises ValueError: a device or dtype that is not there.
+        :raises ValueError: a device, dtype or kind of weights that is not there, or no torchao.
         """
+        if quantise:
+            quantisation.check_kind(quantise)
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
         folder = checkpoint.locate(name, revision)
         config = checkpoint.read_config(folder)
         tokenizer = checkpoint.load_tokenizer(folder)
-        model = checkpoint.load_model(folder, config, device, dtype)
+        model = checkpoint.load_model(
+            folder, config, torch.device('cpu') if quantise else device, dtype)
+        if quantise:
+            quantisation.quantise(model, quantise, device)
         try:
             return cls(model, tokenizer, str(name), max_image_tokens or 0)
         except ValueError as e:

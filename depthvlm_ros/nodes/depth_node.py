@@ -122,7 +122,8 @@ class DepthNode(LifecycleNode):
             self._predictor = Predictor.from_pretrained(
                 name, device=self.value('device'), dtype=self.value('dtype'),
                 revision=self.value('revision') or None,
-                max_image_tokens=self.value('max_image_tokens'))
+                max_image_tokens=self.value('max_image_tokens'),
+                quantise=self.value('quantise'))
         except Exception as error:  # files, hub, device: each text says its own
             self.get_logger().error(
                 f'the model {name!r} cannot be loaded: {type(error).__name__}: {error}. Set the '

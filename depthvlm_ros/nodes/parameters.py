@@ -66,6 +66,10 @@ TABLE = (
         Change.UNCONFIGURED),
     Row('dtype', 'auto', "number format of the model; 'auto': bfloat16 on a GPU, else float32",
         Change.UNCONFIGURED, choices=('auto', 'float32', 'bfloat16', 'float16')),
+    Row('quantise', '',
+        "'int8' or 'int4': weights of so many bits, through torchao, for small devices; empty: "
+        'those of dtype',
+        Change.UNCONFIGURED, choices=('', 'int8', 'int4')),
     Row('max_image_tokens', 0,
         'most tokens per image, fewer are faster and coarser; 0: the bounds of the checkpoint',
         Change.UNCONFIGURED, (0, 65536)),
