@@ -112,12 +112,14 @@ class DepthNode(LifecycleNode):
         start_s = time.monotonic()
         try:
             from depthvlm_ros.model import Predictor
+            from transformers.utils import logging
         except ImportError as error:
             self.get_logger().error(
                 f'the model needs Python packages that are missing ({error}): run '
                 f'"{sys.executable} -m pip install -r requirements.txt", or start the node with '
                 'the interpreter that has them')
             return FAILURE
+        logging.disable_progress_bar()      # a log has no use for it
         try:
             self._predictor = Predictor.from_pretrained(
                 name, device=self.value('device'), dtype=self.value('dtype'),

@@ -188,6 +188,7 @@ def test_as_a_process_it_works_and_ends_with_0_on_a_signal(
     assert ended.result().result.status == AnswerQuery.Result.CANCELLED
     assert process.returncode == 0, log
     assert 'Traceback' not in log
+    assert 'Loading weights' not in log, 'no progress bar in a log'
 
 
 @pytest.mark.parametrize(('name', 'value'), [('cloud_stride', 0), ('image_transport', 'pigeon')])
