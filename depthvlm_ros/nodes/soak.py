@@ -36,6 +36,7 @@ ASK_S = 1.0             # between questions
 BROKEN_EVERY = 25       # images
 LOADING_S = 1800.0
 PATIENCE_S = 30.0
+REPAIR_S = 60.0         # in which DDS has sent the lost pieces of large messages again
 # OK; and while the node is deactivated, or has no image since: NO_IMAGE, BUSY, CANCELLED,
 # INACTIVE.
 EXPECTED = (0, 1, 8, 10, 11)
@@ -139,7 +140,7 @@ class Soak:
         if change.get('received') != sent:
             self.errors.append(f'{sent} images were sent, the node received '
                                f'{change.get("received")}')
-        self._wait_until(lambda: robot.counts().complete(change.get('published', 0)), PATIENCE_S)
+        self._wait_until(lambda: robot.counts().complete(change.get('published', 0)), REPAIR_S)
         counts = robot.counts()
         lost = abs(len(counts.outputs) - change.get('published', 0))
         if change.get('failed'):
@@ -178,13 +179,19 @@ class Soak:
         self._wait_for_depth()
 
     def _wait_for_depth(self) -> None:
-        """Publish slowly until depth comes again."""
-        self._robot.begin()
-        until_s = time.monotonic() + PATIENCE_S
-        while (not self._robot.counts().outputs and time.monotonic() < until_s
-               and self._alive()):
+        """
+        Publish one image at a time until the depth of the latest one comes.
+
+        With that no image of before the count is still on its way.
+        """
+        for patience_s in (1.0, 2.0, 4.0, 8.0, PATIENCE_S):
+            self._robot.begin()
             self._robot.send(self._sent)
-            time.sleep(0.5)
+            until_s = time.monotonic() + patience_s
+            while time.monotonic() < until_s and self._alive():
+                if any('image' in counter for counter in self._robot.counts().outputs.values()):
+                    return
+                time.sleep(0.05)
 
     def _stream(self, seconds: float, broken: bool = False) -> None:
         """Publish at the rate, and ask."""
