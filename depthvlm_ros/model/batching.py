@@ -23,22 +23,32 @@ def look_batch(predictor, images) -> list:
     views: list = [None] * len(images)
     groups: dict = {}
     for number, (_, intrinsics) in enumerate(images):
-        plan = plan_resize(intrinsics, predictor.config, predictor.max_image_tokens)
-        groups.setdefault(plan.final, []).append(number)
+        try:
+            plan = plan_resize(intrinsics, predictor.config, predictor.max_image_tokens)
+        except ValueError as error:     # a camera that cannot be; the others can
+            views[number] = error.with_traceback(None)
+        else:
+            groups.setdefault(plan.final, []).append(number)
     for numbers in groups.values():
         if len(numbers) > 1:
-            try:
-                found = look_at_equal(predictor, [images[n] for n in numbers])
-            except Exception as error:  # then one by one: whose fault it is shows there
-                if is_out_of_memory(error) and predictor.device.type == 'cuda':
-                    torch.cuda.empty_cache()
-            else:
-                for number, view in zip(numbers, found):
-                    views[number] = view
+            for number, view in zip(numbers, _look_together(predictor, images, numbers)):
+                views[number] = view
         for number in numbers:
             if views[number] is None:
                 views[number] = _look_alone(predictor, *images[number])
     return views
+
+
+def _look_together(predictor, images, numbers):
+    """Return the Views of images of one size, or none where their pass failed."""
+    short = False
+    try:
+        return look_at_equal(predictor, [images[n] for n in numbers])
+    except Exception as error:  # then one by one: whose fault it is shows there
+        short = is_out_of_memory(error)
+    if short and predictor.device.type == 'cuda':   # once nothing of the pass is held any more
+        torch.cuda.empty_cache()
+    return []
 
 
 def _look_alone(predictor, rgb, intrinsics):
@@ -46,7 +56,7 @@ def _look_alone(predictor, rgb, intrinsics):
     try:
         return predictor.look(rgb, intrinsics)
     except Exception as error:  # the caller has others to go on with
-        return error
+        return error.with_traceback(None)   # which would hold all that the pass had made
 
 
 @torch.inference_mode()

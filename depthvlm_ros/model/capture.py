@@ -66,6 +66,8 @@ class Captures:
 
     def clear(self):
         """Forget everything, as when the weights have changed."""
+        if hasattr(self._capture, 'begin_pool'):
+            self._capture.begin_pool()
         self._held.clear()
         self._seen.clear()
         self._refused.clear()
@@ -99,6 +101,10 @@ class CudaCapture:
 
     def __init__(self, device):
         self._device = device
+        self._pool = None
+
+    def begin_pool(self):
+        """Begin another pool: torch refuses one whose last capture is gone."""
         self._pool = None
 
     def __call__(self, work, example):

@@ -34,6 +34,12 @@ def take_fewer_tokens(predictor, intrinsics) -> tuple[int, int]:
     had = (width // token_px) * (height // token_px)
     may = min(had, max(LEAST_TOKENS, had // 2))
     predictor.max_image_tokens = may
+    let_go(predictor)
+    return had, may
+
+
+def let_go(predictor) -> None:
+    """Give back the device memory that a predictor keeps but can do without."""
+    predictor.engine.forget()
     if predictor.device.type == 'cuda':
         torch.cuda.empty_cache()
-    return had, may

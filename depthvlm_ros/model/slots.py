@@ -143,6 +143,8 @@ class Slots:
         room = min(LONGEST, -(-need // LENGTH_STEP) * LENGTH_STEP)
         try:
             slot = Slot(language_model, layer, room, self._capture)
+        except torch.OutOfMemoryError:
+            return None     # that may be otherwise with the next answer
         except RuntimeError as error:
             logging.getLogger(__name__).warning(
                 'decoding cannot be captured and is run directly, which is slower: %s', error)

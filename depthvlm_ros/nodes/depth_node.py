@@ -212,8 +212,9 @@ class DepthNode(LifecycleNode):
     def _free(self) -> None:
         """Undo on_configure."""
         if self._predictor is not None:
-            self._predictor.close()
-            self._predictor = None
+            if not self._hangs:     # a device that hangs would be waited for without end
+                self._predictor.close()
+            self._predictor, self._hangs = None, False
             give_back()
 
     def _on_autostart(self) -> None:
@@ -223,7 +224,8 @@ class DepthNode(LifecycleNode):
 
     def _on_hang(self) -> None:
         """Leave the active state without waiting for a model that has not come back."""
-        if self.state == 'active':
+        stream = self.stream
+        if self.state == 'active' and stream is not None and stream.hangs():
             self._hangs = True
             self.trigger_deactivate()
 

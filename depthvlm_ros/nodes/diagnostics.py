@@ -28,7 +28,7 @@ class Statistics:
         self._lock = threading.Lock()
         self._published: deque[tuple[float, float]] = deque(maxlen=KEPT_FRAMES)
         self.received = self.published = self.refused = self.failed = self.rate_limited = 0
-        self.questions = 0
+        self.not_wanted = self.questions = self.failed_questions = self.hangs = 0
         self.last_error = ''
         self.last_error_s = -math.inf
         self.mismatch = ''
@@ -80,12 +80,12 @@ def status_of(statistics: Statistics, name: str, hardware_id: str,
     status = DiagnosticStatus(name=name, hardware_id=hardware_id)
     now_s = time.monotonic()
     recent_error = now_s - statistics.last_error_s < RATE_WINDOW_S
-    if now_s - statistics.mismatch_s < MISMATCH_S:
+    if recent_error and statistics.calibration == 'ok':
+        status.level, status.message = DiagnosticStatus.ERROR, statistics.last_error
+    elif now_s - statistics.mismatch_s < MISMATCH_S:
         status.level, status.message = DiagnosticStatus.WARN, statistics.mismatch
     elif statistics.calibration != 'ok':
         status.level, status.message = DiagnosticStatus.WARN, statistics.calibration
-    elif recent_error:
-        status.level, status.message = DiagnosticStatus.ERROR, statistics.last_error
     else:
         status.level, status.message = DiagnosticStatus.OK, 'ok'
     values = {
@@ -97,7 +97,9 @@ def status_of(statistics: Statistics, name: str, hardware_id: str,
         'rate_limited': statistics.rate_limited,
         'refused': statistics.refused,
         'failed': statistics.failed,
+        'not_wanted': statistics.not_wanted,
         'questions': statistics.questions,
+        'failed_questions': statistics.failed_questions,
         'calibration': statistics.calibration,
         'qos_mismatch': statistics.mismatch,
         'last_error': statistics.last_error,

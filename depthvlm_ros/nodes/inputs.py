@@ -100,7 +100,8 @@ class Inputs:
         # The latched reader is meant to miss drivers that keep nothing: no warning for those.
         events = (SubscriptionEventCallbacks(use_default_callbacks=False)
                   if entity_id == 'latched' else
-                  subscription_events(self._node.resolve_topic_name(topic), self._on_mismatch))
+                  subscription_events(self._node.resolve_topic_name(topic), entity_id,
+                                      self._on_mismatch))
         return self._node.create_subscription(
             kind, topic, callback, qos, callback_group=self._group, event_callbacks=events,
             qos_overriding_options=QoSOverridingOptions(POLICIES, entity_id=entity_id))

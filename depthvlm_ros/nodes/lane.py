@@ -97,7 +97,9 @@ class Lane:
             self.log_error('an image was refused', frame.error, 'refused')
         elif frame.error is not None:
             self.log_error('the model failed', frame.error)
-        elif self.enabled:
+        elif not self.enabled:
+            self.statistics.count('not_wanted')
+        else:
             value = self._node.value
             try:
                 self.outputs.publish_depth(
@@ -126,8 +128,9 @@ class Lane:
         frame = Frame(Source(message, calibration, time.monotonic()), lane=self)
         self.newest = frame
         if not self.enabled:
-            return
-        if not self.outputs.depth_wanted():
+            self.statistics.count('not_wanted')
+        elif not self.outputs.depth_wanted():
+            self.statistics.count('not_wanted')
             if usable:
                 self.outputs.publish_info(message.header, calibration.intrinsics)
         elif self._pace.allows(self._node.value('max_rate')):

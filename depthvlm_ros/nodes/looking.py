@@ -70,8 +70,8 @@ def look_together(sources: list[Source], predictor, rectify: bool, min_m: float,
     for source in sources:
         try:
             pictures.append(_picture(source, rectify))
-        except FrameRefusedError as error:
-            pictures.append(error)
+        except Exception as error:  # of this camera; the others go on
+            pictures.append(error.with_traceback(None))
     usable = [picture for picture in pictures if not isinstance(picture, Exception)]
     views = iter(look_batch(predictor, [
         (rgb, source.calibration.intrinsics) for source, rgb, _ in usable]))

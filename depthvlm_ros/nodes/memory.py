@@ -53,11 +53,11 @@ def memory_mb() -> int:
 
 def device_memory_mb(device) -> int:
     """
-    Return how much of a CUDA device's memory this process holds, 0 on others.
+    Return how much of a CUDA device's memory torch holds for this process, 0 on others.
 
     :param device: torch.device.
     """
     if device.type != 'cuda':
         return 0
     import torch
-    return torch.cuda.memory_allocated(device) // 2**20
+    return torch.cuda.memory_reserved(device) // 2**20

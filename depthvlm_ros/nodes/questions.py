@@ -52,7 +52,7 @@ class Questions:
         with self.waiting.open():
             with self.failing_into(response):
                 await self._answer(request, response, watched)
-            response.camera = request.camera or self._first_camera(stream)
+            response.camera = request.camera or self._node.value('cameras')[0] or ONLY_CAMERA
             response.model = self._node.value('model')
             response.latency = responses.duration(time.monotonic() - start_s)
             if stream is not None:
@@ -136,13 +136,9 @@ class Questions:
                 f'{stream.worker.open_questions} questions are open already: ask later')
         await future
         if question.ending is Ending.FAILED:
-            frame.lane.log_error('the model failed at a question', question.error)
+            frame.lane.log_error('the model failed at a question', question.error,
+                                 'failed_questions')
         return question
-
-    @staticmethod
-    def _first_camera(stream: Stream | None) -> str:
-        """Return the name of the camera that is meant where none is named."""
-        return ONLY_CAMERA if stream is None else stream.first.name
 
     async def _answer(self, request, response, watched) -> None:
         """

@@ -29,7 +29,7 @@ SEED = 11
 PICTURES = 8            # different images, from along a walk
 QUEUE = 50              # deep enough that nothing counted is lost in it
 KINDS = {'image': Image, 'camera_info': CameraInfo, 'points': PointCloud2, 'image_color': Image}
-TALLY = ('received', 'published', 'dropped', 'rate_limited', 'refused', 'failed')
+TALLY = ('received', 'published', 'dropped', 'rate_limited', 'refused', 'failed', 'not_wanted')
 PATIENCE_S = 30.0
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 
+from depthvlm_ros.camera import Calibration
 from depthvlm_ros.msg import SpatialAnswer
 from depthvlm_ros.nodes.diagnostics import diagnostic_array, status_of
 from depthvlm_ros.nodes.lane import Lane
@@ -34,6 +35,7 @@ class Stream:
 
     def __init__(self, node, predictor, thread, on_hang):
         self._node, self._predictor, self._on_hang = node, predictor, on_hang
+        self._device = predictor.device     # the predictor forgets it when it is closed
         self.lanes: dict[str, Lane] = {}
         names = node.value('cameras')
         self.answers = advertise(node, SpatialAnswer, '~/answers', self._on_mismatch, depth=10)
@@ -109,12 +111,18 @@ class Stream:
         value = self._node.value
         found = look_together([frame.source for frame in frames], self._predictor,
                               value('rectify'), value('min_depth'), value('max_depth'))
+        short = []
         for number, (frame, seen) in enumerate(zip(frames, found)):
             if not isinstance(seen, Exception):
                 frame.lane.keep(frame.source, seen)
-            elif is_out_of_memory(seen):
-                found[number] = self._with_fewer_tokens(
-                    frame.source.calibration.intrinsics, seen)
+            elif is_out_of_memory(seen) and isinstance(frame.source.calibration, Calibration):
+                short.append(number)
+        if short:       # once a pass, for the largest of them
+            largest = max((frames[number].source.calibration.intrinsics for number in short),
+                          key=lambda k: k.width * k.height / (k.fx * k.fy))
+            error = self._with_fewer_tokens(largest, found[short[0]])
+            for number in short:
+                found[number] = error
         return found
 
     def _with_fewer_tokens(self, intrinsics, error: Exception) -> Exception:
@@ -129,7 +137,13 @@ class Stream:
 
     def _begin(self, seen: Seen, text: str, max_tokens: int):
         """Begin an answer; on the worker's thread."""
-        return self._predictor.begin(seen.view, text, max_tokens)
+        from depthvlm_ros.model.shortage import is_out_of_memory, let_go
+        try:
+            return self._predictor.begin(seen.view, text, max_tokens)
+        except Exception as error:
+            if is_out_of_memory(error):
+                let_go(self._predictor)     # this question fails, the next one has room
+            raise
 
     def _deliver(self, frame: Frame) -> None:
         """Give a frame that was looked at to its camera; on the worker's thread."""
@@ -141,12 +155,16 @@ class Stream:
             lane.statistics.add_mismatch(text)
         self._node.get_logger().warning(text)
 
+    def hangs(self) -> bool:
+        """Tell whether a pass or a token takes longer than hang_timeout."""
+        return 0 < self._node.value('hang_timeout') < self.worker.step_s()
+
     def _watch(self) -> None:
         """See whether the model comes back from its passes."""
-        limit_s, step_s = self._node.value('hang_timeout'), self.worker.step_s()
-        if 0 < limit_s < step_s:
+        if self.hangs():
+            limit_s, step_s = self._node.value('hang_timeout'), self.worker.step_s()
             text = f'the model has not come back for {step_s:.0f} s (hang_timeout {limit_s:g} s)'
-            self.first.log_error('the model hangs', TimeoutError(text))
+            self.first.log_error('the model hangs', TimeoutError(text), 'hangs')
             self.worker.fail_questions(TimeoutError(text))
             self._on_hang()
 
@@ -159,9 +177,9 @@ class Stream:
 
     def _status(self, lane: Lane):
         """Return a camera's diagnostic_msgs/DiagnosticStatus."""
-        device = self._predictor.device
-        if lane.inputs.reason:
-            lane.statistics.calibration = lane.inputs.reason
+        device, reason = self._device, lane.inputs.reason
+        if reason:
+            lane.statistics.calibration = reason
         node = self._node.get_fully_qualified_name().lstrip('/')
         of_camera = f' {lane.name}' if len(self.lanes) > 1 else ''
         return status_of(

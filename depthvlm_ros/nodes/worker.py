@@ -158,6 +158,7 @@ class Worker:
         self._condition = threading.Condition()
         self._ended = threading.Event()
         self._step_began_s: float | None = None
+        self._under_way = 1     # frames of the step
         thread.run(self._run)
 
     def submit(self, frame: Frame) -> None:
@@ -191,9 +192,13 @@ class Worker:
                 question.end(Ending.TIMEOUT)
 
     def step_s(self) -> float:
-        """Return for how long the step under way has been going on, 0 where there is none."""
+        """
+        Return for how long the step under way has been going on, 0 where there is none.
+
+        A look at several frames counts as so many passes: their share of it is returned.
+        """
         began_s = self._step_began_s
-        return 0.0 if began_s is None else time.monotonic() - began_s
+        return 0.0 if began_s is None else (time.monotonic() - began_s) / self._under_way
 
     def fail_questions(self, error: Exception) -> None:
         """End all questions as failed, as when the model has not come back."""
@@ -206,6 +211,8 @@ class Worker:
         """Drop the frames that wait, as when time jumps back or the stream is paused."""
         with self._condition:
             self.dropped.update(self._waiting.keys())
+            for frame in self._waiting.values():
+                frame.streamed = False      # a question may still want it, the stream does not
             self._waiting.clear()
 
     def stop(self, timeout_s: float) -> bool:
@@ -237,6 +244,7 @@ class Worker:
     def _work(self) -> None:
         while (work := self._next()) is not None:
             step, subject = work
+            self._under_way = len(subject) if isinstance(subject, list) else 1
             self._step_began_s = time.monotonic()
             try:
                 step(subject)
@@ -268,7 +276,12 @@ class Worker:
         """Forget questions that have ended; their frames' caches go with them."""
         for question in [q for q in self._questions if q.ending is not None]:
             self._questions.remove(question)
-            question.frame.questions -= 1
+            frame = question.frame
+            frame.questions -= 1
+            replaced = self._waiting.get(frame.lane) is not frame
+            if frame.streamed and replaced and not frame.looked_at and not frame.questions:
+                frame.streamed = False      # it was kept for the question alone
+                self.dropped[frame.lane] += 1
 
     def _look_at(self, frames: list[Frame]) -> None:
         """Give frames their pass, and deliver those that are of the stream."""
@@ -278,7 +291,7 @@ class Worker:
         try:
             found = self._look(unseen) if unseen else []
         except Exception as error:  # whatever the model raises, others go on
-            found = [error] * len(unseen)
+            found = [error.with_traceback(None)] * len(unseen)
         for frame, seen in zip(unseen, found):
             if isinstance(seen, Exception):
                 frame.error = seen

@@ -68,7 +68,7 @@ def test_ten_times_the_rate_costs_images_but_neither_latency_nor_memory(active, 
     assert sorted(behind)[len(behind) // 2] <= 3 * faster
     assert node.stream.worker.dropped.total() > images / 2
     assert (statistics.received == statistics.published + node.stream.worker.dropped.total()
-            + statistics.refused)
+            + statistics.refused + statistics.not_wanted)
 
 
 def test_a_model_that_hangs_ends_unconfigured_and_can_be_configured_again(active, capfd):

@@ -18,6 +18,7 @@ import pytest
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
+import torch
 
 pytestmark = pytest.mark.ros
 
@@ -181,3 +182,34 @@ def test_a_batch_gives_each_image_what_it_gets_alone(checkpoint):
             alone.next_position, alone.image_tokens)
         words = [predictor.ask(v, 'How far is the red box?', 5).text for v in (view, alone)]
         assert words[0] == words[1]
+
+
+def test_no_memory_for_a_batch_costs_tokens_once(rig, slow_down):
+    node, rig = rig
+    robot, first, failures = rig.robot, [], []
+    slow_down(node, 0.3)
+    rig.show('front', picture(0, robot.camera), robot.camera)
+    assert robot.until(lambda: robot.got[depth_topic('front')])
+
+    def run_out(_, inputs):
+        first.append(inputs[0].shape[0])
+        if inputs[0].shape[0] > 16 * 4:     # patches of 16 tokens
+            failures.append(1)
+            raise torch.OutOfMemoryError('CUDA out of memory')
+    node._predictor.model.model.visual.register_forward_pre_hook(run_out)
+    for sec in (2, 3):
+        for name in NAMES:
+            rig.show(name, picture(sec, robot.camera), robot.camera, sec)
+        robot.until(lambda: len(failures) > 3, 1.0)
+    assert robot.until(lambda: node._predictor.max_image_tokens == 16)
+    errors = {lane.statistics.last_error for lane in node.stream.lanes.values()}
+    assert not any('no memory even' in error for error in errors), errors
+
+
+def test_a_camera_that_cannot_be_does_not_fail_the_batch(checkpoint):
+    predictor = Predictor.from_pretrained(checkpoint, device='cpu')
+    camera = Intrinsics(128, 96, 100.0, 105.0, 60.0, 50.0)
+    odd = Intrinsics(128, 96, 0.2, 105.0, 60.0, 50.0)     # hundreds of times as wide as high
+    views = look_batch(predictor, [(picture(0, camera), camera), (picture(1, odd), odd)])
+    assert isinstance(views[1], ValueError)
+    assert np.isfinite(views[0].depth_m).any()

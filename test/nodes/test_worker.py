@@ -331,3 +331,34 @@ def test_questions_fail_with_the_reason_while_the_model_hangs(make):
     error = TimeoutError('hangs')
     bench.worker.fail_questions(error)
     assert [(q.ending, q.error) for q in bench.ended] == [(Ending.FAILED, error)]
+
+
+def test_a_frame_kept_for_a_question_that_ends_before_its_pass_is_dropped(make):
+    bench = make()
+    bench.gate.clear()
+    bench.worker.submit(Frame('busy'))
+    assert bench.looking.wait(5.0)
+    kept = Frame('kept')
+    bench.worker.submit(kept)
+    bench.worker.ask(bench.question('q', kept, timeout_s=0.0))
+    bench.worker.submit(Frame('newer'))
+    bench.worker.end_overdue(time.monotonic())
+    bench.gate.set()
+    bench.until(lambda: 'newer' in bench.delivered)
+    assert bench.delivered == ['busy', 'newer']
+    assert bench.worker.dropped[None] == 1
+
+
+def test_a_forgotten_frame_is_answered_about_but_not_delivered(make):
+    bench = make()
+    bench.gate.clear()
+    bench.worker.submit(Frame('busy'))
+    assert bench.looking.wait(5.0)
+    old = Frame('old')
+    bench.worker.submit(old)
+    bench.worker.ask(bench.question('q', old))
+    bench.worker.forget_waiting()
+    bench.gate.set()
+    bench.until(lambda: bench.ended)
+    assert bench.ended[0].ending is Ending.ANSWERED
+    assert (bench.delivered, bench.worker.dropped[None]) == (['busy'], 1)
