@@ -149,6 +149,12 @@ def say():
 
 
 @pytest.fixture
+def transform():
+    """Return what stands in for tf with one transform, or with an exception instead of it."""
+    return Table
+
+
+@pytest.fixture
 def make_robot(ros):
     """Return a function that makes the robot's side of the depth node."""
     with contextlib.ExitStack() as stack:
@@ -175,6 +181,24 @@ def make_action_client(ros):
             assert client.wait_for_server(20.0)
             return client
         yield make
+
+
+class Table:
+    """A transform from the robot's camera to the map, in place of tf."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def matrix(self, target_frame, source_frame, stamp):
+        """Return it, or raise the exception."""
+        if isinstance(self.found, Exception):
+            raise self.found
+        assert (target_frame, source_frame, stamp) == (
+            'map', 'camera_optical_frame', Time(sec=1))
+        return self.found
+
+    def close(self):
+        """Do nothing."""
 
 
 class Robot:

@@ -143,31 +143,15 @@ def test_the_unknown_is_nan(active):
     assert len(answer.distances) == 2
 
 
-class Table:
-    """A transform, in place of tf."""
-
-    def __init__(self, found):
-        self.found = found
-
-    def matrix(self, target_frame, source_frame, stamp):
-        if isinstance(self.found, Exception):
-            raise self.found
-        assert (target_frame, source_frame, stamp) == ('map', FRAME, Time(sec=1))
-        return self.found
-
-    def close(self):
-        pass
-
-
 @pytest.mark.parametrize(('error', 'status'), [
     (UnknownFrameError('no frame map'), STATUS.UNKNOWN_FRAME),
     (NoTransformError('extrapolation'), STATUS.NO_TRANSFORM),
     (TransformsUnavailableError('no tf2_ros'), STATUS.TF_UNAVAILABLE)])
-def test_without_a_transform_depths_and_distances_stay_known(active, error, status):
+def test_without_a_transform_depths_and_distances_stay_known(active, error, status, transform):
     node, robot = active()
     robot.show(node)
     here = measure(robot)
-    node.stream.transforms = Table(error)
+    node.stream.transforms = transform(error)
     answer = measure(robot, target_frame='map')
     assert (answer.status, str(error) in answer.message) == (status, True)
     assert answer.points_frame == 'map'
@@ -176,11 +160,11 @@ def test_without_a_transform_depths_and_distances_stay_known(active, error, stat
     assert [r.depth for r in answer.references] == [r.depth for r in here.references]
 
 
-def test_points_are_brought_into_the_target_frame(active):
+def test_points_are_brought_into_the_target_frame(active, transform):
     node, robot = active()
     robot.show(node)
     here = measure(robot)
-    node.stream.transforms = Table(np.array(
+    node.stream.transforms = transform(np.array(
         [[0, 0, 1, 0.5], [-1, 0, 0, 0], [0, -1, 0, 1.0], [0, 0, 0, 1]]))
     answer = measure(robot, target_frame='map')
     assert (answer.status, answer.points_frame) == (STATUS.OK, 'map')

@@ -33,29 +33,13 @@ def test_without_tf_words_and_depths_are_kept(active):
     assert robot.ask(target_frame=FRAME).status == STATUS.OK, 'that is where they are already'
 
 
-class Table:
-    """Transforms from a table, in place of tf."""
-
-    def __init__(self, found):
-        self.found = found
-
-    def matrix(self, target_frame, source_frame, stamp):
-        if isinstance(self.found, Exception):
-            raise self.found
-        assert (target_frame, source_frame, stamp) == ('map', FRAME, Time(sec=1))
-        return self.found
-
-    def close(self):
-        pass
-
-
 @pytest.mark.parametrize(('error', 'status'), [
     (UnknownFrameError('no frame map'), STATUS.UNKNOWN_FRAME),
     (NoTransformError('extrapolation'), STATUS.NO_TRANSFORM)])
-def test_where_there_is_no_transform_only_the_points_are_unknown(active, error, status):
+def test_where_there_is_no_transform_only_the_points_are_unknown(active, error, status, transform):
     node, robot = active()
     robot.show(node)
-    node.stream.transforms = Table(error)
+    node.stream.transforms = transform(error)
     answer = robot.ask(target_frame='map', pixels=[Pixel(u=5.0, v=5.0)])
     assert answer.status == status
     assert str(error) in answer.message
@@ -64,12 +48,12 @@ def test_where_there_is_no_transform_only_the_points_are_unknown(active, error, 
     assert math.isnan(answer.references[0].point.z)
 
 
-def test_points_are_brought_into_the_target_frame(active):
+def test_points_are_brought_into_the_target_frame(active, transform):
     node, robot = active()
     robot.show(node)
     here = robot.ask(question='', pixels=[Pixel(u=5.0, v=9.0)]).references[0].point
     # The usual camera on a robot: its z is ahead, its x to the right, 1 m up.
-    node.stream.transforms = Table(np.array(
+    node.stream.transforms = transform(np.array(
         [[0, 0, 1, 0.5], [-1, 0, 0, 0], [0, -1, 0, 1.0], [0, 0, 0, 1]]))
     answer = robot.ask(question='', pixels=[Pixel(u=5.0, v=9.0)], target_frame='map')
     there = answer.references[0].point
