@@ -226,8 +226,12 @@ class SpatialClient:
         result, sent = Future(), []
 
         def send(call: Call):
+            def on_response(future):
+                # Jazzy leaves that to the executor, which may be gone once there is an answer.
+                client.remove_pending_request(future)
+                call.succeed(future.result())
             sent.append(client.call_async(request))
-            sent[0].add_done_callback(lambda future: call.succeed(future.result()))
+            sent[0].add_done_callback(on_response)
         self._calls.add(Call(
             f'the service {client.service_name}', client.service_is_ready, send,
             lambda: [client.remove_pending_request(future) for future in sent],
