@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 import tempfile
 
+from depthvlm_ros.nodes.demo.node_process import free_domain
 import pytest
 
-# Anything that a run needs to be of its own follows from the process: two runs never meet.
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+os.environ['ROS_DOMAIN_ID'] = str(free_domain())
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 if os.environ.get('ROS_DISTRO') == 'humble':
     os.environ['ROS_LOCALHOST_ONLY'] = '1'

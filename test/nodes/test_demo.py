@@ -7,6 +7,7 @@ import math
 import os
 from pathlib import Path
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -217,6 +218,9 @@ def test_an_interrupted_demo_takes_its_nodes_along(tmp_path, number):
         process.kill()
     assert process.returncode == 130
     assert 'interrupted' in errors and 'Traceback' not in errors
+    deadline_s = time.monotonic() + 10      # a process that was killed may take a moment to go
+    while processes_logging_to(tmp_path) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
     assert not processes_logging_to(tmp_path)
 
 
@@ -262,3 +266,11 @@ def test_the_demo_with_a_photo(tmp_path):
     # The photo's focal length was scaled with it: the room has its size.
     truth_m, found_m = np.median(frame.depth_m), np.median(points['xyz'][:, 2])
     assert found_m == pytest.approx(truth_m, rel=0.3)
+
+
+def test_the_domain_is_one_in_which_nobody_is():
+    domain = node_process.free_domain()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as participant:
+        participant.bind(('', 7410 + 250 * domain))
+        assert node_process.free_domain() != domain
+    assert node_process.free_domain() == domain

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 import signal
+import socket
 import subprocess
 import sys
 
@@ -80,10 +81,28 @@ def ros_arguments(parameters: dict) -> list[str]:
     return arguments
 
 
+def free_domain() -> int:
+    """
+    Return a ROS_DOMAIN_ID, 1 to 100, in which nobody on this machine is.
+
+    The first participant of a domain listens on UDP port 7410 + 250 x domain (DDSI-RTPS, 9.6.2).
+    """
+    first = os.getpid() % 100
+    for number in range(100):
+        domain = 1 + (first + number) % 100
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
+            try:
+                port.bind(('', 7410 + 250 * domain))
+            except OSError:
+                continue
+        return domain
+    return 1 + first
+
+
 def stay_on_this_machine():
     """Keep this process's ROS 2 traffic to itself; children inherit that."""
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     if os.environ.get('ROS_DISTRO') == 'humble':
         os.environ['ROS_LOCALHOST_ONLY'] = '1'
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+    os.environ['ROS_DOMAIN_ID'] = str(free_domain())
     os.environ.setdefault('PYTHONUNBUFFERED', '1')
