@@ -38,6 +38,10 @@ def names():
 def test_the_live_node_has_nothing_that_is_not_allowed(active, names):
     node, robot = active([('depthvlm/depth/image', Image)])
     own = node.get_name(), node.get_namespace()
+    # Others learn of its services a moment after its topics.
+    assert robot.until(lambda: robot.node.get_service_names_and_types_by_node(*own))
+    assert robot.until(lambda: robot.node.get_publisher_names_and_types_by_node(*own))
+    assert robot.until(lambda: robot.node.get_subscriber_names_and_types_by_node(*own))
     for verb, found in (
             ('publish', robot.node.get_publisher_names_and_types_by_node(*own)),
             ('subscribe', robot.node.get_subscriber_names_and_types_by_node(*own)),
