@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from depthvlm_ros.model.engine import to_camera
 from depthvlm_ros.model.predictor import View
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
@@ -30,7 +32,7 @@ def look_batch(predictor, images) -> list:
         else:
             groups.setdefault(plan.final, []).append(number)
     for numbers in groups.values():
-        if len(numbers) > 1:
+        if len(numbers) > 1 and predictor.batches:
             for number, view in zip(numbers, _look_together(predictor, images, numbers)):
                 views[number] = view
         for number in numbers:
@@ -40,11 +42,22 @@ def look_batch(predictor, images) -> list:
 
 
 def _look_together(predictor, images, numbers):
-    """Return the Views of images of one size, or none where their pass failed."""
+    """
+    Return the Views of images of one size, or none where their pass failed.
+
+    Where that is no image's own fault the predictor's `batches` becomes False: a batch that does
+    not fit would be tried in vain with every pass.
+    """
     short = False
     try:
         return look_at_equal(predictor, [images[n] for n in numbers])
-    except Exception as error:  # then one by one: whose fault it is shows there
+    except ValueError:          # one of the images cannot be used: which one shows alone
+        return []
+    except Exception as error:  # the images may have their passes all the same
+        predictor.batches = False
+        logging.getLogger(__name__).warning(
+            '%d images cannot be looked at together and are from now on looked at one by one: '
+            '%s: %s', len(numbers), type(error).__name__, error)
         short = is_out_of_memory(error)
     if short and predictor.device.type == 'cuda':   # once nothing of the pass is held any more
         torch.cuda.empty_cache()

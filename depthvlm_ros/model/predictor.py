@@ -83,6 +83,7 @@ class Predictor:
         self.tokenizer = tokenizer
         self.name = name
         self.max_image_tokens = max_image_tokens
+        self.batches = True     # whether several images may share a pass, see batching
         self.prompt = Prompt.of(tokenizer)
         if self.prompt.image != model.config.image_token_id:
             raise checkpoint.CheckpointError(
@@ -197,5 +198,5 @@ class Predictor:
         on_gpu = self.model is not None and self.device.type == 'cuda'
         self.model = self.engine = None
         if on_gpu:
-            gc.collect()    # a model is full of cycles, and would keep its memory for long
+            gc.collect()    # what only cycles still hold of it, captured passes for instance
             torch.cuda.empty_cache()

@@ -36,8 +36,9 @@ def give_back() -> None:
     """
     Collect what only cycles hold, and return what is free to the system.
 
-    A model and all that belongs to an active node are full of cycles, which Python would leave
-    for minutes, as there is little else that it would have to collect.
+    What belongs to an active node is full of cycles, callbacks and whose they are, and holds
+    images and what was seen in them. Python would leave that for minutes, as there is little else
+    that it would have to collect.
     """
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):      # of glibc

@@ -213,3 +213,22 @@ def test_a_camera_that_cannot_be_does_not_fail_the_batch(checkpoint):
     views = look_batch(predictor, [(picture(0, camera), camera), (picture(1, odd), odd)])
     assert isinstance(views[1], ValueError)
     assert np.isfinite(views[0].depth_m).any()
+
+
+def test_a_batch_that_fails_is_said_once_and_not_tried_again(checkpoint, caplog):
+    predictor = Predictor.from_pretrained(checkpoint, device='cpu')
+    camera, passes = Intrinsics(128, 96, 100.0, 105.0, 60.0, 50.0), []
+
+    def run_out(_, inputs):
+        passes.append(inputs[0].shape[0])
+        if inputs[0].shape[0] > passes_alone:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+    images = [(picture(seed, camera), camera) for seed in range(2)]
+    passes_alone = 10**6
+    predictor.model.model.visual.register_forward_pre_hook(run_out)
+    predictor.look(*images[0])
+    passes_alone = passes[0]
+    for _ in range(2):
+        assert all(np.isfinite(view.depth_m).any() for view in look_batch(predictor, images))
+    assert passes.count(2 * passes_alone) == 1
+    assert caplog.text.count('from now on looked at one by one') == 1
