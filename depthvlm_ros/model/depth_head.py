@@ -8,12 +8,47 @@ the variant of DepthVLM (arXiv 2605.15876; upstream model/dpt_depth_head.py at 9
 names are those of the released checkpoint.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 import torch.nn.functional as F
 
 UPSAMPLE = (8, 4, 2, 1)  # of the four projections, over the token grid
 TAIL_FEATURES = 32
+
+
+@dataclass(frozen=True)
+class Window:
+    """
+    A part of the network's image, px: rows from v_min to before v_max, columns likewise.
+
+    :raises ValueError: an empty one, or one that begins before the image.
+    """
+
+    v_min: int
+    v_max: int
+    u_min: int
+    u_max: int
+
+    def __post_init__(self):
+        if not (0 <= self.v_min < self.v_max and 0 <= self.u_min < self.u_max):
+            raise ValueError(f'the window is {self}, wanted 0 <= v_min < v_max and '
+                             '0 <= u_min < u_max')
+
+    def of(self, x):
+        """Cut the window out of (..., H, W)."""
+        return x[..., self.v_min:self.v_max, self.u_min:self.u_max]
+
+    def grown(self, px, height, width):
+        """Return the window with px more on every side, within an image of that size."""
+        return Window(max(0, self.v_min - px), min(height, self.v_max + px),
+                      max(0, self.u_min - px), min(width, self.u_max + px))
+
+    def within(self, other):
+        """Return the window as it lies in another one that holds it."""
+        return Window(self.v_min - other.v_min, self.v_max - other.v_min,
+                      self.u_min - other.u_min, self.u_max - other.u_min)
 
 
 class ResidualConvUnit(nn.Module):
@@ -60,6 +95,24 @@ def upsample(x, size):
     return F.interpolate(x, size=size, mode='bilinear', align_corners=True)
 
 
+def upsample_part(x, size, window):
+    """
+    Return a window of what `upsample` gives, at the window's cost.
+
+    :param x: (B, C, h, w).
+    :param size: (H, W) of the whole.
+    :param window: Window of the whole.
+    """
+    spans = (window.v_min, window.v_max), (window.u_min, window.u_max)
+    for dim, whole, span in zip((2, 3), size, spans):
+        place = torch.arange(*span, device=x.device) * ((x.shape[dim] - 1) / (whole - 1))
+        low = place.floor().long().clamp(max=x.shape[dim] - 2)
+        share = (place - low).to(x.dtype)
+        share = share[:, None] if dim == 2 else share
+        x = torch.lerp(x.index_select(dim, low), x.index_select(dim, low + 1), share)
+    return x
+
+
 class DPTDepthHead(nn.Module):
     """
     Dense depth from four feature maps of one width.
@@ -87,7 +140,7 @@ class DPTDepthHead(nn.Module):
             nn.Conv2d(features // 2, TAIL_FEATURES, 3, padding=1), nn.ReLU(),
             nn.Conv2d(TAIL_FEATURES, 1, 1), nn.Softplus())
 
-    def forward(self, features, rows, columns):
+    def forward(self, features, rows, columns, windows=None):
         """
         Estimate depth at the size of the network's image.
 
@@ -95,16 +148,29 @@ class DPTDepthHead(nn.Module):
             the language model's last hidden states.
         :param rows: token rows.
         :param columns: token columns.
-        :return: (B, rows * token_px, columns * token_px) float32, metres, > 0.
+        :param windows: for every image the Window that is wanted, or None: all of it. Left out:
+            all of each.
+        :return: (B, rows * token_px, columns * token_px) float32, metres, > 0; with windows a
+            list of B, each of its window's size.
         """
         maps = []
         for i, x in enumerate(features):
             x = self.norm(x).transpose(1, 2).unflatten(2, (rows, columns))
             x = self.resize_layers[i](self.projects[i](x))
             maps.append(getattr(self.scratch, f'layer{i + 1}_rn')(x))
-        x = self.fuse(maps)
-        x = upsample(self.scratch.output_conv1(x), (rows * self.token_px, columns * self.token_px))
-        return self.tail(x)
+        x = self.scratch.output_conv1(self.fuse(maps))
+        size = rows * self.token_px, columns * self.token_px
+        if windows is None:
+            return self.tail(upsample(x, size))
+        return [self.tail_in(one[None], size, window) for one, window in zip(x, windows)]
+
+    def tail_in(self, x, size, window):
+        """Return one image's metres (h, w) in a window: those of the whole, which is not made."""
+        if window is None:
+            return self.tail(upsample(x, size))[0]
+        # The tail's 3x3 convolution sees one px around.
+        around = window.grown(1, *size)
+        return window.within(around).of(self.tail(upsample_part(x, size, around))[0])
 
     def fuse(self, maps):
         """Fuse four maps (B, features, s * rows, s * columns), finest first, from the coarsest."""
@@ -124,8 +190,7 @@ class DPTDepthHead(nn.Module):
         wide, _, last, _ = self.scratch.output_conv2
         x = wide(x).relu_().float()     # in place: at this size new memory costs much time
         with torch.autocast(x.device.type, enabled=False):
-            x = F.conv2d(x, last.weight.float(), last.bias.float())
-            return F.softplus(x).squeeze(1)
+            return F.softplus(F.conv2d(x, last.weight.float(), last.bias.float())).squeeze(1)
 
 
 class MLPDepthHead(nn.Module):
@@ -145,7 +210,7 @@ class MLPDepthHead(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, token_px * token_px))
 
-    def forward(self, features, rows, columns):
+    def forward(self, features, rows, columns, windows=None):
         """Estimate depth; arguments and result as the DPT head's."""
         if self.feature_mode == 'concat':
             x = torch.cat(tuple(features), dim=-1)
@@ -153,7 +218,10 @@ class MLPDepthHead(nn.Module):
             x = sum(features) if self.feature_mode == 'sum' else features[-1]
         x = self.mlp(self.norm(x)).float()
         x = x.unflatten(2, (self.token_px, self.token_px)).unflatten(1, (rows, columns))
-        return F.softplus(x.transpose(2, 3).flatten(3, 4).flatten(1, 2))
+        depth = F.softplus(x.transpose(2, 3).flatten(3, 4).flatten(1, 2))
+        if windows is None:
+            return depth
+        return [one if window is None else window.of(one) for one, window in zip(depth, windows)]
 
 
 def build_depth_head(config):

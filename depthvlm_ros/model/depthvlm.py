@@ -59,7 +59,8 @@ class DepthVLM(Qwen3VLPreTrainedModel):
         self.post_init()
 
     def forward(self, input_ids, attention_mask=None, pixel_values=None, image_grid_thw=None,
-                position_ids=None, past_key_values=None, logits_to_keep=1, with_depth=True):
+                position_ids=None, past_key_values=None, logits_to_keep=1, with_depth=True,
+                depth_windows=None):
         """
         Run vision tower and language model once, and the depth head on every image.
 
@@ -72,6 +73,8 @@ class DepthVLM(Qwen3VLPreTrainedModel):
         :param logits_to_keep: how many last positions get logits; the output layer never runs
             over image tokens unless asked for here.
         :param with_depth: False skips the depth head.
+        :param depth_windows: for every image the depth_head.Window whose depth is wanted, None for
+            all of it; left out: all of each. Training on parts spares most of the head's time.
         :raises ValueError: image tokens and pixel values that do not belong together.
         """
         embeds = self.model.get_input_embeddings()(input_ids)
@@ -89,7 +92,8 @@ class DepthVLM(Qwen3VLPreTrainedModel):
                            is_image if deepstack else None, deepstack)
         depth = None
         if with_depth and deepstack:
-            depth = self.estimate_depth(deepstack, hidden[is_image], image_grid_thw)
+            depth = self.estimate_depth(deepstack, hidden[is_image], image_grid_thw,
+                                        depth_windows)
         logits = self.lm_head(hidden[:, -logits_to_keep:]) if logits_to_keep else None
         return DepthVLMOutput(logits=logits, depth_pred=depth, hidden=hidden,
                               past_key_values=past_key_values)
@@ -107,14 +111,15 @@ class DepthVLM(Qwen3VLPreTrainedModel):
             use_cache=past_key_values is not None, visual_pos_masks=is_image,
             deepstack_visual_embeds=deepstack, **{CACHE: past_key_values}).last_hidden_state
 
-    def estimate_depth(self, deepstack, last_hidden, image_grid_thw):
+    def estimate_depth(self, deepstack, last_hidden, image_grid_thw, windows=None):
         """
         Run the depth head, once for all images of one grid.
 
         :param deepstack: three (tokens of all images, hidden), images in order.
         :param last_hidden: the same shape: the language model's states at the image tokens.
         :param image_grid_thw: (images, 3).
-        :return: list of (H, W) float32, metres, one an image.
+        :param windows: as forward's depth_windows.
+        :return: list of (H, W) float32, metres, one an image, or of its window's size.
         """
         merge = self.config.vision_config.spatial_merge_size
         grids = [(h // merge, w // merge) for _, h, w in image_grid_thw.tolist()]
@@ -124,7 +129,8 @@ class DepthVLM(Qwen3VLPreTrainedModel):
         for grid in dict.fromkeys(grids):
             same = [i for i, g in enumerate(grids) if g == grid]
             stacked = [torch.stack([f[i] for i in same]) for f in features]
-            for i, metres in zip(same, self.depth_head(stacked, *grid)):
+            of_same = None if windows is None else [windows[i] for i in same]
+            for i, metres in zip(same, self.depth_head(stacked, *grid, of_same)):
                 depth[i] = metres
         return depth
 

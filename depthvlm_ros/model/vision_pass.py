@@ -89,10 +89,7 @@ def encode(visual, patches, tables):
     :param patches: (patches, 1536), as `preprocess` gives them.
     :return: (tokens, hidden), and the DeepStack features, each of that shape.
     """
-    project = visual.patch_embed.proj
-    # The convolution's kernel is one patch: it is a matrix product, and slow as a convolution.
-    x = F.linear(patches.to(project.weight.dtype), project.weight.flatten(1), project.bias)
-    x = x + tables.embedding
+    x = embed_patches(visual.patch_embed, patches) + tables.embedding
     features = {}
     for number, block in enumerate(visual.blocks):
         x = x + attend(block.attn, block.norm1(x), tables)
@@ -101,6 +98,16 @@ def encode(visual, patches, tables):
             merger = len(features)
             features[number] = visual.deepstack_merger_list[merger](x)
     return visual.merger(x), list(features.values())
+
+
+def embed_patches(patch_embed, patches):
+    """
+    Embed patches (patches, 1536): (patches, hidden).
+
+    The convolution's kernel is one patch: it is a matrix product, and slow as a convolution.
+    """
+    project = patch_embed.proj
+    return F.linear(patches.to(project.weight.dtype), project.weight.flatten(1), project.bias)
 
 
 def attend(attention, x, tables):

@@ -58,12 +58,18 @@ class RoomSource:
     :param native_px: narrowest and widest camera image rendered.
     :param questions: most questions asked about an image.
     :param kinds: how often each kind of question is drawn, relative; a kind left out never is.
+    :param window: share of the image's height and width that its depth loss looks at, by lot.
     """
 
     share: float | None = None
     native_px: tuple[int, int] = (240, 400)
     questions: int = 6
     kinds: dict = field(default_factory=lambda: {'depth': 1})
+    window: float = 1.0
+
+    def __post_init__(self):
+        if not 0 < self.window <= 1:
+            raise ValueError(f'window is {self.window}, wanted a share in (0, 1]')
 
 
 SOURCES = {'annotated': AnnotatedSource, 'chats': ChatSource, 'rooms': RoomSource}

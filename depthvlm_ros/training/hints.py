@@ -9,113 +9,18 @@ and how far that is, before the language model reads it and after; to let one at
 the middle layers look at the thing that was named last; and to keep at hand what is read there.
 """
 
-from dataclasses import dataclass
+from functools import partial
 
-from depthvlm_ros.synthetic.vocabulary import COLOURS, DOOR_COLOUR, SHAPES, SURFACES
+from depthvlm_ros.training import attention
+from depthvlm_ros.training.gaze import NAMED_COLOURS, NAMED_KINDS
 from depthvlm_ros.training.packing import IGNORED
 import torch
 import torch.nn.functional as F
 
-# What a token can be named: a colour (or none, for the room) and a kind of thing or surface.
-NAMED_COLOURS = ('', *COLOURS, DOOR_COLOUR)
-NAMED_KINDS = (*dict.fromkeys(SURFACES), *SHAPES, 'door')
-DOOR = NAMED_COLOURS.index(DOOR_COLOUR), NAMED_KINDS.index('door')
-
 GAZE_LAYERS = (1, 2)    # of the language model; the last may be left to the words
 GAZE_HEAD = 0
 LOOKING, READING_DEPTH, READING_PLACE = 0.3, 1.0, 1.5    # weights within the gaze loss
-# First digits say what is to be learnt; a hundredth of a metre is beyond what is seen.
-DIGIT_WEIGHTS = (4.0, 2.0, 0.5, 0.3)
-
-
-@dataclass(frozen=True)
-class Gaze:
-    """
-    Where to look while a conversation goes on.
-
-    :param columns: (G,) int64, tokens of the row.
-    :param tokens: (G, image tokens) bool, where the thing that was named last is seen.
-    """
-
-    columns: torch.Tensor
-    tokens: torch.Tensor
-
-    def to(self, device):
-        """Return the gaze on a device."""
-        return Gaze(self.columns.to(device), self.tokens.to(device))
-
-
-class Vocabulary:
-    """The tokens that name things, and those of digits."""
-
-    def __init__(self, tokenizer):
-        def one(word):
-            ids = tokenizer(word, add_special_tokens=False)['input_ids']
-            return ids[0] if len(ids) == 1 else None
-        self.colours = {one(f' {name}'): i for i, name in enumerate(NAMED_COLOURS)
-                        if name in COLOURS}
-        self.kinds = {one(f' {name}'): i for i, name in enumerate(NAMED_KINDS)
-                      if name in (*SHAPES, 'door')}
-        self.digits = torch.tensor([one(digit) for digit in '0123456789'])
-        self.point = one('.')
-
-    def named_last(self, ids):
-        """Return for every token which thing was named last: (colour, kind), or None."""
-        named, colour, last = None, None, []
-        for token in ids:
-            if token in self.colours:
-                named, colour = None, self.colours[token]
-                last.append(None)
-                continue
-            if token in self.kinds:
-                kind = self.kinds[token]
-                if kind == DOOR[1]:
-                    named = DOOR
-                elif colour is not None:
-                    named = colour, kind
-            colour = None
-            last.append(named)
-        return last
-
-    def gaze(self, row, names):
-        """
-        Say where to look in a row.
-
-        :param row: packing.Row.
-        :param names: (2, image tokens) int64, as rooms.token_names gives them.
-        :return: Gaze.
-        """
-        columns, tokens, at = [], [], len(row.prefix)
-        for ids, _ in row.talks:
-            for column, named in enumerate(self.named_last(ids), start=at):
-                seen = named and (names[0] == named[0]) & (names[1] == named[1])
-                if named and seen.any():
-                    columns.append(column)
-                    tokens.append(seen)
-            at += len(ids)
-        if not columns:
-            return Gaze(torch.zeros(0, dtype=torch.long),
-                        torch.zeros((0, names.shape[1]), dtype=torch.bool))
-        return Gaze(torch.tensor(columns), torch.stack(tokens))
-
-    def weights(self, targets):
-        """
-        Weigh supervised tokens: a number's digits by their place, all else 1.
-
-        :param targets: (B, S) int64.
-        :return: (B, S) float32, 0 where nothing is supervised.
-        """
-        weights = (targets != IGNORED).float()
-        is_digit = torch.isin(targets, self.digits)
-        goes_on = is_digit | (targets == self.point)
-        for b, column in is_digit.nonzero().tolist():
-            place = 0
-            before = column - 1
-            while before >= 0 and goes_on[b, before] and place < len(DIGIT_WEIGHTS) - 1:
-                place += int(is_digit[b, before])
-                before -= 1
-            weights[b, column] = DIGIT_WEIGHTS[place]
-        return weights
+LEAST_MASS = 1e-4
 
 
 class Naming(torch.nn.Module):
@@ -148,8 +53,8 @@ class Hints(torch.nn.Module):
     The losses of all hints.
 
     :param model: DepthVLM, whose middle layers are watched.
-    :param with_gaze: False leaves the gaze out; with it the attention must be 'eager', which
-        alone says where it looks.
+    :param with_gaze: False leaves the gaze out; with it the language model's attention must be
+        training.attention's, which can be watched.
     """
 
     def __init__(self, model, with_gaze=True):
@@ -161,9 +66,23 @@ class Hints(torch.nn.Module):
         self._watched = {}
         model.model.visual.register_forward_hook(
             lambda _, __, out: self._watched.update(tokens=out.pooler_output))
-        for layer in GAZE_LAYERS:
-            model.model.language_model.layers[layer].self_attn.register_forward_hook(
-                lambda _, __, out, layer=layer: self._watched.update({layer: out[1]}))
+        for layer in GAZE_LAYERS if with_gaze else ():
+            watched = model.model.language_model.layers[layer].self_attn
+            watched.watch = partial(self._watch, layer)
+
+    def _watch(self, layer, query, key, mask, scaling):
+        """Keep what one layer's gazing head looks with."""
+        of_head = GAZE_HEAD * key.shape[1] // query.shape[1]
+        self._watched[layer] = query[:, GAZE_HEAD], key[:, of_head], mask, scaling
+
+    def _looks(self, layer, row, columns):
+        """Return where the gazing head of a layer looks from some tokens of a row, (G, S)."""
+        if layer not in self._watched:
+            raise ValueError('the attention cannot be watched, wanted '
+                             f'set_attn_implementation({attention.NAME!r})')
+        query, key, mask, scaling = self._watched[layer]
+        return attention.rows_of_attention(
+            query[row], key[row], None if mask is None else mask[row, 0], scaling, columns)
 
     def forward(self, batch, is_image, hidden):
         """
@@ -204,21 +123,39 @@ class Hints(torch.nn.Module):
                 if g is not None and len(g.columns)]
         rows = torch.cat([torch.full_like(g.columns, row) for row, g, _ in told])
         columns = torch.cat([g.columns for _, g, _ in told])
-        seen = is_image.new_zeros((len(rows), is_image.shape[1]))
-        wanted, at = [], 0
+        wanted = is_image.new_zeros((len(rows), is_image.shape[1]))
+        kept, at = [], 0
         for row, g, cell in told:
-            seen[at:at + len(g.columns), is_image[row]] = g.tokens
-            wanted.append(g.tokens.float() / g.tokens.sum(1, keepdim=True) @ places(cell))
+            seen = is_image[row].clone()
+            seen[seen.int().argmax() - 1] = True    # the opening token
+            wanted[at:at + len(g.columns), seen] = g.targets
+            shown = g.targets[g.read, 1:].float()
+            kept.append(shown / shown.sum(1, keepdim=True) @ places(cell))
             at += len(g.columns)
-        mass = 0.0
+        even = torch.cat([g.even for _, g, _ in told])
+        off_mark = 0.0
         for layer in GAZE_LAYERS:
-            if self._watched[layer] is None:
-                raise ValueError("the attention says not where it looks, wanted 'eager' attention")
-            looks = self._watched[layer][:, GAZE_HEAD][rows, columns].float()
-            mass = mass - ((looks * seen).sum(1) + 1e-4).log().sum() / len(GAZE_LAYERS)
-        off = self.reading(hidden[rows, columns].float()) - torch.cat(wanted)
+            looks = torch.cat([self._looks(layer, row, g.columns) for row, g, _ in told])
+            off_mark = off_mark + missed(looks, wanted, even) / len(GAZE_LAYERS)
+        read = torch.cat([g.read for _, g, _ in told])
+        off = self.reading(hidden[rows[read], columns[read]].float()) - torch.cat(kept)
         off = off.abs().sum(0)
-        return LOOKING * mass + READING_DEPTH * off[0] + READING_PLACE * (off[1] + off[2])
+        return LOOKING * off_mark + READING_DEPTH * off[0] + READING_PLACE * (off[1] + off[2])
+
+
+def missed(looks, wanted, even):
+    """
+    Say by how much attention misses what it should be at.
+
+    :param looks: (G, S) float32, attention.
+    :param wanted: (G, S) bool.
+    :param even: (G,) bool: minus the mean logarithm of the attention to each that is wanted;
+        elsewhere minus the logarithm of the attention to all of them together.
+    :return: the sum over all.
+    """
+    mass = -((looks * wanted).sum(1) + LEAST_MASS).log()
+    each = -((looks + LEAST_MASS).log() * wanted).sum(1) / wanted.sum(1)
+    return torch.where(even, each, mass).sum()
 
 
 def places(cell):

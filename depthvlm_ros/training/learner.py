@@ -42,18 +42,23 @@ class Learner(torch.nn.Module):
             batches of any make-up add up to what their samples give together.
         """
         packed = batch.packed
+        mask = packed.mask
+        if mask is not None and self.bf16:
+            mask = mask.clamp(min=torch.finfo(torch.bfloat16).min).bfloat16()
         with torch.autocast(batch.pixel_values.device.type, torch.bfloat16, enabled=self.bf16):
             out = self.model(
-                packed.input_ids, attention_mask=packed.mask, position_ids=packed.positions,
-                pixel_values=batch.pixel_values, image_grid_thw=batch.grid_thw, logits_to_keep=0)
+                packed.input_ids, attention_mask=mask, position_ids=packed.positions,
+                pixel_values=batch.pixel_values, image_grid_thw=batch.grid_thw, logits_to_keep=0,
+                depth_windows=batch.windows if any(batch.windows) else None)
             language = self.language_loss(out.hidden, packed.targets, batch.weights)
         naming = gaze = out.hidden.new_zeros(())
         if self.hints is not None:
             is_image = packed.input_ids == self.model.config.image_token_id
             naming, gaze = self.hints(batch, is_image, out.hidden)
         depth = absolute = sum(metres.sum() for metres in out.depth_pred) * 0.0
-        for metres, truth_m in zip(out.depth_pred, batch.depth_m):
+        for metres, truth_m, window in zip(out.depth_pred, batch.depth_m, batch.windows):
             if truth_m is not None:
+                truth_m = truth_m if window is None else window.of(truth_m)
                 depth = depth + silog(metres, truth_m)
                 absolute = absolute + log_l1(metres, truth_m)
         return torch.stack([part.float() for part in (depth, absolute, language, naming, gaze)])

@@ -3,15 +3,17 @@
 """Samples out of synthetic rooms, rendered while the model trains."""
 
 import cv2
+from depthvlm_ros.model.depth_head import Window
+from depthvlm_ros.model.preprocessing import plan_resize
 from depthvlm_ros.synthetic import draw_camera, Scene
 from depthvlm_ros.synthetic.vocabulary import SURFACES
-from depthvlm_ros.training.hints import NAMED_COLOURS, NAMED_KINDS
+from depthvlm_ros.training.gaze import Guide, NAMED_COLOURS, NAMED_KINDS
 from depthvlm_ros.training.samples import Sample
 import numpy as np
 import torch
 
 LONGEST_TALK = 160  # tokens
-
+CAMERAS_DRAWN = 300     # to find one that gives the network's image its size
 
 
 class Rooms:
@@ -21,8 +23,8 @@ class Rooms:
     :param source: config.RoomSource.
     :param encoder: samples.Encoder.
     :param seed: of the run.
-    :param together: so many rooms in a row are seen by one camera, and fill a batch without
-        padding.
+    :param together: so many rooms in a row give the network an image of one size, and fill a
+        batch without padding; their cameras differ.
     :param with_language: whether answers are learnt.
     :param with_names: whether image tokens are named, and gazes told.
     """
@@ -37,25 +39,57 @@ class Rooms:
 
     def sample(self, index):
         """Render room number `index` of the training split; returns Sample."""
-        camera = draw_camera(np.random.default_rng([self.seed, 1, index // self.together]),
-                             self.source.native_px)
         rng = np.random.default_rng([self.seed, 2, index])
+        camera = self._camera(index, rng)
         scene = Scene.random(self.seed * 10**9 + index, split='train')
         frame = scene.render(camera, scene.pose_at(rng.uniform(0, 20)))
         pixels, grid, plan = self.encoder.image(frame.rgb, camera)
         depth = cv2.resize(frame.depth_m, plan.final, interpolation=cv2.INTER_NEAREST_EXACT)
-        row = self.encoder.image_row(
-            grid[0].tolist(), self._talks(rng, frame) if self.with_language else [])
-        row.talks[:] = [talk for talk in row.talks if len(talk[0]) <= LONGEST_TALK]
+        asked = self._asked(rng, frame) if self.with_language else []
+        row = self.encoder.image_row(grid[0].tolist(), [[pair[:2]] for pair in asked])
+        short = [len(ids) <= LONGEST_TALK for ids, _ in row.talks]
+        row.talks[:] = [talk for talk, fits in zip(row.talks, short) if fits]
         names = gaze = None
         if self.with_names:
-            names = torch.from_numpy(
-                np.stack(token_names(frame, plan.final, self.encoder.config.token_px)))
-            gaze = self.encoder.vocabulary.gaze(row, names)
+            token_px = self.encoder.config.token_px
+            names = torch.from_numpy(np.stack(token_names(frame, plan.final, token_px)))
+            guide = Guide(self.encoder.vocabulary, frame, names,
+                          (plan.final[1] // token_px, plan.final[0] // token_px))
+            gaze = guide.gaze(len(row.prefix), row.talks, [
+                (question, kind) for (question, _, kind), fits in zip(asked, short) if fits])
         return Sample(row, pixels, grid, torch.from_numpy(depth / np.float32(plan.depth_scale)),
-                      names, gaze)
+                      names, gaze, self._window(rng, plan.final))
 
-    def _talks(self, rng, frame):
+    def _camera(self, index, rng):
+        """
+        Draw a room's camera.
+
+        Of those seen together the first comes as it is drawn, each other one is drawn anew until
+        the network's image has the first one's size. One camera for all of them would pull a
+        whole step toward its own scale.
+        """
+        first = draw_camera(np.random.default_rng([self.seed, 1, index // self.together]),
+                            self.source.native_px)
+        if index % self.together == 0:
+            return first
+        size = plan_resize(first, self.encoder.config).final
+        for _ in range(CAMERAS_DRAWN):
+            camera = draw_camera(rng, self.source.native_px)
+            if plan_resize(camera, self.encoder.config).final == size:
+                return camera
+        return first
+
+    def _window(self, rng, size):
+        """Draw the part of the network's image, (width, height) px, that is looked at."""
+        if self.source.window == 1:
+            return None
+        width, height = (max(1, round(self.source.window * side)) for side in size)
+        u, v = (int(rng.integers(whole - part + 1))
+                for whole, part in zip(size, (width, height)))
+        return Window(v, v + height, u, u + width)
+
+    def _asked(self, rng, frame):
+        """Choose questions by the weights of their kinds: (question, answer, kind) each."""
         pairs = frame.questions(int(rng.integers(2**31)))
         weights = np.array([self.source.kinds.get(kind, 0) for _, _, kind in pairs], float)
         counts = {kind: sum(k == kind for _, _, k in pairs) for _, _, kind in pairs}
@@ -64,7 +98,7 @@ class Rooms:
         if not some:
             return []
         chosen = rng.choice(len(pairs), some, replace=False, p=weights / weights.sum())
-        return [[pairs[i][:2]] for i in chosen]
+        return [pairs[i] for i in chosen]
 
 
 def token_names(frame, size, token_px):

@@ -5,8 +5,9 @@
 from dataclasses import dataclass, fields, replace
 
 from depthvlm_ros.model import DepthVLM
+from depthvlm_ros.model.depth_head import Window
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
-from depthvlm_ros.training.hints import Gaze, Vocabulary
+from depthvlm_ros.training.gaze import Gaze, Vocabulary
 from depthvlm_ros.training.packing import conversation_ids, IGNORED, pack, Packed, Row
 import torch
 
@@ -25,7 +26,8 @@ class Sample:
         invalid where not finite or not > 0; None where nothing is known.
     :param names: (2, tokens) int64, what each image token shows (rooms.token_names); None where
         nothing is known.
-    :param gaze: hints.Gaze, where to look; None where nothing is known.
+    :param gaze: gaze.Gaze, where to look; None where nothing is known.
+    :param window: part of the image that the depth loss looks at (depth_head.Window); None: all.
     """
 
     row: Row
@@ -34,6 +36,7 @@ class Sample:
     depth_m: torch.Tensor | None = None
     names: torch.Tensor | None = None
     gaze: Gaze | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Batch:
     :param depth_m: for every image (H, W) float32 metres, or None.
     :param names: (2, tokens of all images) int64, IGNORED where not known.
     :param weights: (B, S) float32 of the supervised tokens, 0 elsewhere.
-    :param gazes: for every image hints.Gaze, or None.
+    :param gazes: for every image gaze.Gaze, or None.
+    :param windows: for every image the Window that the depth loss looks at, or None: all of it.
     :param token_px: side of one image token in px of the network's image.
     :param counts: (5,) float32, in the order of COUNTED: images with depth, supervised tokens by
         their weights, named tokens, gazes, records skipped on the way.
@@ -61,6 +65,7 @@ class Batch:
     names: torch.Tensor
     weights: torch.Tensor
     gazes: list
+    windows: list
     token_px: int
     counts: torch.Tensor
     skipped: list
@@ -161,8 +166,8 @@ class Encoder:
             len(skipped)], dtype=torch.float32)
         return Batch(packed, torch.cat([s.pixel_values for s in images]),
                      torch.cat([s.grid_thw for s in images]), [s.depth_m for s in images],
-                     names, weights, [s.gaze for s in images], self.config.token_px, counts,
-                     skipped)
+                     names, weights, [s.gaze for s in images], [s.window for s in images],
+                     self.config.token_px, counts, skipped)
 
     def _encoded(self, talks):
         return [conversation_ids(self.tokenizer, self.prompt, talk) for talk in talks]

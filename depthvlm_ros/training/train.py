@@ -11,10 +11,13 @@ layout.
 import argparse
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 import logging
 import math
 from pathlib import Path
 
+from depthvlm_ros.model.vision_pass import embed_patches
+from depthvlm_ros.training import attention
 from depthvlm_ros.training.config import TrainingConfig
 from depthvlm_ros.training.learner import Learner, PARTS
 from depthvlm_ros.training.logs import RunLog
@@ -157,13 +160,15 @@ def prepare_learner(model, training, accelerator):
     """Freeze what the stage does not train, and set the model up for training."""
     freeze(model, training.stage, training.thaw_vision)
     model.config.depth_loss_weight = training.depth_weight
+    patch_embed = model.model.visual.patch_embed
+    patch_embed.forward = partial(embed_patches, patch_embed)
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({'use_reentrant': False})
-    # The gaze is read off eager attention; and on a CPU in bfloat16 that is faster.
+    # The gaze is watched there; and on a CPU it is faster.
     if accelerator.device.type == 'cpu':
-        model.set_attn_implementation('eager')
+        model.set_attn_implementation(attention.NAME)
     elif training.gaze_weight > 0:
-        model.model.language_model.set_attn_implementation('eager')
+        model.model.language_model.set_attn_implementation(attention.NAME)
     return Learner(model, training).train()
 
 

@@ -1,7 +1,13 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
-from depthvlm_ros.model.depth_head import DPTDepthHead, FusionBlock, MLPDepthHead, ResidualConvUnit
+from depthvlm_ros.model.depth_head import (
+    DPTDepthHead,
+    FusionBlock,
+    MLPDepthHead,
+    ResidualConvUnit,
+    Window,
+)
 import pytest
 import torch
 
@@ -44,6 +50,22 @@ def test_depth_has_the_size_of_the_networks_image(head):
     assert depth.shape == (1, 64, 96)
     assert depth.dtype == torch.float32
     assert (depth > 0).all()
+
+
+@pytest.mark.parametrize('head', [DPTDepthHead(8, 4, (4, 4, 4, 4)), MLPDepthHead(8, 4)])
+@pytest.mark.parametrize('window', [
+    Window(0, 64, 0, 96), Window(5, 40, 33, 77), Window(0, 20, 70, 96), Window(63, 64, 0, 1)])
+def test_a_window_has_the_depth_of_the_whole_there(head, window):
+    x = features(8, 2, 3)
+    whole = head(x, 2, 3)[0]
+    part, everything = head([torch.cat([f, f]) for f in x], 2, 3, [window, None])
+    torch.testing.assert_close(part, window.of(whole), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(everything, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_an_empty_window_is_refused():
+    with pytest.raises(ValueError, match='v_min=3, v_max=3'):
+        Window(3, 3, 0, 4)
 
 
 def test_mlp_head_puts_each_token_in_its_square():

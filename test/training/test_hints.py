@@ -2,14 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from dataclasses import replace
+import math
 
-from depthvlm_ros.training.hints import NAMED_COLOURS, NAMED_KINDS, Vocabulary
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.synthetic import Scene
+from depthvlm_ros.synthetic.vocabulary import LABELS, PLURALS
+from depthvlm_ros.training import attention
+from depthvlm_ros.training.gaze import Guide, NAMED_COLOURS, NAMED_KINDS, Vocabulary
+from depthvlm_ros.training.hints import missed
 from depthvlm_ros.training.learner import Learner, PARTS
 from depthvlm_ros.training.mixture import open_source
-from depthvlm_ros.training.packing import IGNORED
+from depthvlm_ros.training.packing import conversation_ids, IGNORED
+from depthvlm_ros.training.rooms import token_names
 from depthvlm_ros.training.samples import Encoder
 from depthvlm_ros.training.stages import optimiser_of
 from depthvlm_ros.training.start import build
+import numpy as np
 import pytest
 import torch
 
@@ -23,7 +31,7 @@ def training(tiny_training):
 @pytest.fixture(scope='module')
 def parts(training):
     model, tokenizer, prompt = build(training)
-    model.model.language_model.set_attn_implementation('eager')
+    model.model.language_model.set_attn_implementation(attention.NAME)
     return model, Encoder(model.config, tokenizer, prompt)
 
 
@@ -56,15 +64,72 @@ def test_a_shape_without_its_colour_names_nothing(parts, vocabulary):
 def test_a_gaze_is_where_the_thing_is_seen(training, parts):
     encoder = parts[1]
     rooms = open_source(training.sources[0], '.', encoder, training)
-    sample = next(s for s in map(rooms.sample, range(30)) if len(s.gaze.columns))
+    sample = next(s for s in map(rooms.sample, range(30)) if s.gaze.read.any())
     ids = [*sample.row.prefix, *(i for talk, _ in sample.row.talks for i in talk)]
-    for column, tokens in zip(sample.gaze.columns.tolist(), sample.gaze.tokens):
+    gaze = sample.gaze
+    for column, targets in zip(gaze.columns[gaze.read].tolist(), gaze.targets[gaze.read]):
+        assert not targets[0]
+        tokens = targets[1:]
         colour, kind = sample.names[:, tokens][:, 0].tolist()
         assert (sample.names[:, tokens] == torch.tensor([[colour], [kind]])).all()
         said = encoder.tokenizer.decode(ids[len(sample.row.prefix):column + 1])
         label = 'door' if NAMED_KINDS[kind] == 'door' else (
             f'{NAMED_COLOURS[colour]} {NAMED_KINDS[kind]}')
         assert label in said
+
+
+@pytest.fixture(scope='module')
+def guided(parts):
+    """Return a frame of a room, its guide, and how to lay out a talk: (ids, targets)."""
+    encoder = parts[1]
+    camera = Intrinsics.centred(320, 256, 256.0)
+    frame = Scene.random(3, split='train').render(camera)
+    names = torch.from_numpy(np.stack(token_names(frame, (320, 256), 32)))
+
+    def talk(question, answer):
+        return conversation_ids(encoder.tokenizer, encoder.prompt, [(question, answer)])
+    return frame, Guide(encoder.vocabulary, frame, names, (8, 10)), talk
+
+
+def test_what_is_not_there_is_sought_at_the_opening_token(guided):
+    frame, guide, talk = guided
+    label = next(label for label in LABELS if label not in {t.label for t in frame.objects})
+    question = f'How far is the {label}?'
+    gaze = guide.gaze(20, [talk(question, f'There is no {label} in the image.')],
+                      [(question, 'absent')])
+    assert len(gaze.columns) and gaze.targets[:, 0].all() and not gaze.targets[:, 1:].any()
+    assert not gaze.read.any() and not gaze.even.any()
+
+
+def test_what_is_counted_is_looked_at_evenly(guided):
+    frame, guide, talk = guided
+    shape = frame.objects[0].shape
+    alike = [thing for thing in frame.objects if thing.shape == shape]
+    question = f'How many {PLURALS[shape]} are there?'
+    gaze = guide.gaze(20, [talk(question, f'There are {len(alike)} {PLURALS[shape]}.')],
+                      [(question, 'count')])
+    assert gaze.even.all() and gaze.targets[:, 0].all() and not gaze.read.any()
+    tokens = {int(thing.pixel[1] // 32) * 10 + int(thing.pixel[0] // 32) for thing in alike}
+    assert set(gaze.targets[0, 1:].nonzero().flatten().tolist()) == tokens
+
+
+def test_a_place_is_looked_at_while_it_is_answered(guided):
+    frame, guide, talk = guided
+    question = 'What is at [500, 990]?'
+    ids, targets = talk(question, 'The floor, 1.20 m away.')
+    gaze = guide.gaze(20, [(ids, targets)], [(question, 'what')])
+    assert gaze.columns.tolist() == [20 + i for i, t in enumerate(targets) if t != IGNORED]
+    assert gaze.targets[:, 1 + 7 * 10 + 5].all() and int(gaze.targets.sum()) == len(gaze.columns)
+    assert gaze.read.all()
+
+
+def test_attention_misses_by_its_mass_or_one_by_one():
+    looks = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]])
+    wanted = torch.tensor([[False, True, True], [True, True, False]])
+    mass = missed(looks[:1], wanted[:1], torch.tensor([False]))
+    each = missed(looks[1:], wanted[1:], torch.tensor([True]))
+    assert mass.item() == pytest.approx(-math.log(0.5), abs=1e-3)
+    assert each.item() == pytest.approx(-(math.log(0.5) + math.log(0.25)) / 2, abs=1e-3)
 
 
 def test_digits_weigh_by_their_place(parts, vocabulary):
@@ -96,12 +161,13 @@ def test_looking_and_reading_are_learnt(training, parts):
     assert seen[-1] < 0.4 * seen[0]
 
 
-def test_attention_that_does_not_say_where_it_looks_is_refused(training):
+def test_attention_that_cannot_be_watched_is_refused(training):
     model, tokenizer, prompt = build(training)
     encoder = Encoder(model.config, tokenizer, prompt)
     rooms = open_source(training.sources[0], '.', encoder, training)
     sample = next(s for s in map(rooms.sample, range(30)) if len(s.gaze.columns))
-    with pytest.raises(ValueError, match="says not where it looks, wanted 'eager' attention"):
+    with pytest.raises(ValueError, match='cannot be watched, wanted set_attn_implementation'
+                       ):
         Learner(model, training)(encoder.collate([(sample, [])]))
 
 
