@@ -10,6 +10,7 @@ import yaml
 CONFIGS = Path(__file__).resolve().parent / 'configs'
 SCHEDULES = ('cosine', 'trapezoid')
 PRECISIONS = ('bf16', 'float32')
+OPTIMISERS = ('adamw', 'muon')
 SAVED_DTYPES = ('float16', 'bfloat16', 'float32')
 
 
@@ -94,6 +95,8 @@ class TrainingConfig:
     :param batch_size: samples a process takes at once.
     :param global_batch: samples a step, over all processes, reached by accumulating gradients;
         0: what the processes take at once.
+    :param optimiser: 'adamw', or 'muon' for the layers' matrices beside AdamW for the rest, on
+        weights that are not sharded.
     :param learning_rate: peak.
     :param schedule: 'cosine' to zero, or 'trapezoid': level, then linearly to zero.
     :param warm_up: steps of linear rise; below 1: their share of all steps.
@@ -124,6 +127,7 @@ class TrainingConfig:
     steps: int = 0
     batch_size: int = 8
     global_batch: int = 0
+    optimiser: str = 'adamw'
     learning_rate: float = 2e-3
     schedule: str = 'cosine'
     warm_up: float = 200
@@ -153,7 +157,8 @@ class TrainingConfig:
         if not 0 <= self.decay <= 1:
             raise ValueError(f'decay is {self.decay}, wanted a share in [0, 1]')
         for name, known in (('stage', (1, 2)), ('schedule', SCHEDULES),
-                            ('precision', PRECISIONS), ('saved_dtype', SAVED_DTYPES)):
+                            ('optimiser', OPTIMISERS), ('precision', PRECISIONS),
+                            ('saved_dtype', SAVED_DTYPES)):
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} is {getattr(self, name)!r}, wanted one of {known}')
         if self.stage == 1 and self.thaw_vision:

@@ -7,6 +7,7 @@ import math
 import torch
 
 TRAINED = {1: ('depth_head.',), 2: ('model.language_model.', 'lm_head.', 'depth_head.')}
+MUON_MOMENTUM = 0.95
 VISION = 'model.visual.'  # tower, merger and DeepStack mergers
 
 
@@ -23,13 +24,36 @@ def freeze(model, stage, thaw_vision=False):
         parameter.requires_grad_(name.startswith(moving))
 
 
-def optimiser_of(module, training):
-    """Build AdamW over what is trained: weight decay on matrices alone."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [{'params': [p for p in parameters if p.ndim >= 2],
+def optimisers_of(module, training):
+    """
+    Build the optimisers of what is trained; weight decay is for matrices alone.
+
+    AdamW for everything, or torch's Muon for the matrices of the vision tower's and the language
+    model's layers, its steps as large as AdamW's (`match_rms_adamw`), and AdamW for the rest.
+
+    :return: list of optimisers.
+    :raises ValueError: Muon, and a torch that does not have it (before 2.9).
+    """
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    by_muon = [p for name, p in named if training.optimiser == 'muon' and is_inner(name, p)]
+    rest = [p for _, p in named if not any(p is other for other in by_muon)]
+    groups = [{'params': [p for p in rest if p.ndim >= 2],
                'weight_decay': training.weight_decay},
-              {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.0}]
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas)
+              {'params': [p for p in rest if p.ndim < 2], 'weight_decay': 0.0}]
+    optimisers = [torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas)]
+    if training.optimiser == 'muon':
+        if not hasattr(torch.optim, 'Muon'):
+            raise ValueError(f"optimiser is 'muon', but torch {torch.__version__} does not have "
+                             "it; wanted torch >= 2.9, or 'adamw'")
+        optimisers.append(torch.optim.Muon(
+            by_muon, lr=training.learning_rate, weight_decay=training.weight_decay,
+            momentum=MUON_MOMENTUM, adjust_lr_fn='match_rms_adamw'))
+    return optimisers
+
+
+def is_inner(name, parameter):
+    """Tell whether a parameter is a matrix of a layer, neither the first nor the last."""
+    return parameter.ndim == 2 and ('.blocks.' in name or '.layers.' in name or 'merger' in name)
 
 
 def rate_at(step, steps, training):

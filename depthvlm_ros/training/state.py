@@ -31,7 +31,7 @@ def latest_state(out):
     return max(states, key=lambda p: int(p.name[len(PREFIX):]), default=None)
 
 
-def save_state(out, step, skipped, learner, optimiser, accelerator):
+def save_state(out, step, skipped, learner, optimisers, accelerator):
     """
     Save a state, and remove the one before.
 
@@ -39,12 +39,12 @@ def save_state(out, step, skipped, learner, optimiser, accelerator):
     :param step: the step to go on with.
     :param skipped: records skipped so far.
     :param learner: as accelerate prepared it.
-    :param optimiser: as accelerate prepared it.
+    :param optimisers: list, as accelerate prepared them.
     """
     out = Path(out)
     whole = out / f'{PREFIX}{step:07d}'
     new = whole.with_name(whole.name + '.new')
-    model_state, optimiser_state = get_state_dict(learner, optimiser.optimizer)
+    model_state, optimiser_state = get_state_dict(learner, bare(optimisers))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # that a single process saves alone
         dcp.save({'model': model_state, 'optimiser': optimiser_state,
@@ -60,7 +60,7 @@ def save_state(out, step, skipped, learner, optimiser, accelerator):
     accelerator.wait_for_everyone()
 
 
-def load_state(out, learner, optimiser):
+def load_state(out, learner, optimisers):
     """
     Load the newest state where there is one.
 
@@ -69,15 +69,20 @@ def load_state(out, learner, optimiser):
     path = latest_state(out)
     if path is None:
         return 0, 0
-    model_state, optimiser_state = get_state_dict(learner, optimiser.optimizer)
+    model_state, optimiser_state = get_state_dict(learner, bare(optimisers))
     state = {'model': model_state, 'optimiser': optimiser_state,
              'progress': {'step': 0, 'skipped': 0}}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         dcp.load(state, checkpoint_id=path)
-    set_state_dict(learner, optimiser.optimizer, model_state_dict=state['model'],
+    set_state_dict(learner, bare(optimisers), model_state_dict=state['model'],
                    optim_state_dict=state['optimiser'])
     return state['progress']['step'], state['progress']['skipped']
+
+
+def bare(optimisers):
+    """Return torch's own optimisers out of accelerate's."""
+    return [optimiser.optimizer for optimiser in optimisers]
 
 
 def gather_weights(learner):

@@ -29,7 +29,7 @@ from depthvlm_ros.training.mixture import (
     step_batches,
 )
 from depthvlm_ros.training.samples import COUNTED, Encoder
-from depthvlm_ros.training.stages import freeze, optimiser_of, rate_at
+from depthvlm_ros.training.stages import freeze, optimisers_of, rate_at
 from depthvlm_ros.training.start import begin
 from depthvlm_ros.training.state import (
     gather_weights,
@@ -77,13 +77,14 @@ def open_data(training, root, encoder, processes):
     return Mixture(sources, shares, steps * per_step, training.seed), steps
 
 
-def train_step(accelerator, learner, optimiser, batches, clip):
+def train_step(accelerator, learner, optimisers, batches, clip):
     """
     Make one optimiser step.
 
     Losses are means over all that the step learns from, over every process and accumulation, so
     that the step does not depend on how its samples are shared out.
 
+    :param optimisers: list of them.
     :param batches: this process's batches of the step, on its device.
     :param clip: norm to which the gradients are clipped.
     :return: (means (5,) in the order of PARTS, counts (5,) in that of COUNTED, gradient norm).
@@ -105,8 +106,9 @@ def train_step(accelerator, learner, optimiser, batches, clip):
     norm = norm.full_tensor() if hasattr(norm, 'full_tensor') else norm
     if not math.isfinite(norm):
         raise FloatingPointError(f"the gradient's norm is {norm}")
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
     return bare.means(accelerator.reduce(sums, 'sum'), counts), counts, float(norm)
 
 
@@ -129,8 +131,8 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     encoder = Encoder(model.config, tokenizer, prompt, training.weigh_digits)
     mixture, steps = open_data(training, data, encoder, accelerator.num_processes)
     learner = prepare_learner(model, training, accelerator)
-    learner, optimiser = accelerator.prepare(learner, optimiser_of(learner, training))
-    first, skipped = load_state(out, learner, optimiser)
+    learner, *optimisers = accelerator.prepare(learner, *optimisers_of(learner, training))
+    first, skipped = load_state(out, learner, optimisers)
     end = min(steps, stop_at or steps)
     loader = open_loader(mixture, encoder, training, accelerator, range(first, end), workers)
     log = RunLog(out, first, steps, accelerator.is_main_process)
@@ -138,11 +140,11 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     per_step = accumulations(training, accelerator.num_processes)
     for step in range(first, end):
         rate = rate_at(step, steps, training)
-        for group in optimiser.param_groups:
+        for group in (group for optimiser in optimisers for group in optimiser.param_groups):
             group['lr'] = rate
         some = [next(batches).to(accelerator.device) for _ in range(per_step)]
         log.skip(text for batch in some for text in batch.skipped)
-        means, counts, norm = train_step(accelerator, learner, optimiser, some, training.clip)
+        means, counts, norm = train_step(accelerator, learner, optimisers, some, training.clip)
         skipped += int(counts[SKIPPED])
         log.advance()
         if step % LOG_EVERY == 0 or step + 1 == end:
@@ -151,7 +153,7 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
                        'learning_rate': rate, 'total': total, 'gradient_norm': norm,
                        'skipped': skipped, **dict(zip(PARTS, means.tolist()))})
         if (step + 1) % save_every == 0 or step + 1 == end:
-            save(out, step + 1, skipped, learner, optimiser, accelerator, tokenizer, training)
+            save(out, step + 1, skipped, learner, optimisers, accelerator, tokenizer, training)
     log.close()
     accelerator.end_training()
 
@@ -181,13 +183,13 @@ def open_loader(mixture, encoder, training, accelerator, steps, workers):
                       pin_memory=False)
 
 
-def save(out, step, skipped, learner, optimiser, accelerator, tokenizer, training):
+def save(out, step, skipped, learner, optimisers, accelerator, tokenizer, training):
     """Save the checkpoint and, once it is there, the state, which needs its tokenizer."""
     weights = gather_weights(learner)
     if accelerator.is_main_process:
         save_checkpoint(accelerator.unwrap_model(learner).model, tokenizer, out,
                         getattr(torch, training.saved_dtype), weights)
-    save_state(out, step, skipped, learner, optimiser, accelerator)
+    save_state(out, step, skipped, learner, optimisers, accelerator)
 
 
 def main(args=None):

@@ -15,7 +15,7 @@ from depthvlm_ros.training.mixture import open_source
 from depthvlm_ros.training.packing import conversation_ids, IGNORED
 from depthvlm_ros.training.rooms import token_names
 from depthvlm_ros.training.samples import Encoder
-from depthvlm_ros.training.stages import optimiser_of
+from depthvlm_ros.training.stages import optimisers_of
 from depthvlm_ros.training.start import build
 import numpy as np
 import pytest
@@ -150,7 +150,7 @@ def test_looking_and_reading_are_learnt(training, parts):
     assert batch.counts[PARTS.index('gaze') - 1] == len(samples[0].gaze.columns)
     torch.manual_seed(0)
     learner = Learner(model, training).train()
-    optimiser = optimiser_of(learner, training)
+    (optimiser,) = optimisers_of(learner, training)
     seen = []
     for _ in range(40):
         means = learner.means(learner(batch), batch.counts)

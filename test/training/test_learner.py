@@ -8,7 +8,7 @@ from depthvlm_ros.training.losses import silog
 from depthvlm_ros.training.mixture import open_source
 from depthvlm_ros.training.packing import IGNORED
 from depthvlm_ros.training.samples import Encoder, Sample
-from depthvlm_ros.training.stages import optimiser_of
+from depthvlm_ros.training.stages import optimisers_of
 from depthvlm_ros.training.start import build
 import pytest
 import torch
@@ -76,7 +76,7 @@ def test_one_batch_can_be_learnt_by_heart(training):
     rooms = open_source(training.sources[0], '.', encoder, training)
     batch = encoder.collate([(rooms.sample(i), []) for i in range(2)])
     learner = Learner(model, training).train()
-    optimiser = optimiser_of(learner, training)
+    (optimiser,) = optimisers_of(learner, training)
     first = None
     for _ in range(120):
         means = learner.means(learner(batch), batch.counts)

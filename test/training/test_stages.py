@@ -6,7 +6,7 @@ from dataclasses import replace
 from depthvlm_ros.training.config import TrainingConfig
 from depthvlm_ros.training.mixture import open_source
 from depthvlm_ros.training.samples import Encoder
-from depthvlm_ros.training.stages import optimiser_of, rate_at
+from depthvlm_ros.training.stages import optimisers_of, rate_at
 from depthvlm_ros.training.start import build
 from depthvlm_ros.training.train import open_accelerator, prepare_learner, train_step
 import pytest
@@ -27,9 +27,9 @@ def moved_by_a_step(training):
     rooms = open_source(training.sources[0], '.', encoder, training)
     batch = encoder.collate([(rooms.sample(i), []) for i in range(2)])
     learner = prepare_learner(model, training, accelerator)
-    learner, optimiser = accelerator.prepare(learner, optimiser_of(learner, training))
+    learner, *optimisers = accelerator.prepare(learner, *optimisers_of(learner, training))
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    train_step(accelerator, learner, optimiser, [batch], training.clip)
+    train_step(accelerator, learner, optimisers, [batch], training.clip)
     moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     may = {k for k, v in model.named_parameters(remove_duplicate=False) if v.requires_grad}
     return set(before), moved, may
@@ -71,3 +71,18 @@ def test_a_cosine_warms_up_for_its_share_and_ends_at_zero():
     assert rates[52] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.0)
     assert all(a > b for a, b in zip(rates[4:], rates[5:]))
+
+
+def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny_training):
+    training = replace(tiny_training, optimiser='muon')
+    model = build(training)[0]
+    adamw, muon = optimisers_of(model, training)
+    names = {id(p): name for name, p in model.named_parameters()}
+    of = [{names[id(p)] for group in optimiser.param_groups for p in group['params']}
+          for optimiser in (adamw, muon)]
+    assert of[0] | of[1] == set(names.values()) and not of[0] & of[1]
+    assert 'model.language_model.layers.0.self_attn.q_proj.weight' in of[1]
+    assert 'model.visual.merger.linear_fc1.weight' in of[1]
+    for first_or_last in ('model.language_model.embed_tokens.weight', 'depth_head.norm.weight',
+                          'model.visual.pos_embed.weight', 'model.visual.patch_embed.proj.weight'):
+        assert first_or_last in of[0]
