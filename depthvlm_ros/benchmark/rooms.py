@@ -8,7 +8,9 @@ Prints a table and, last, one line of JSON.
 
 import argparse
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 import json
+import multiprocessing
 import time
 
 from depthvlm_ros.benchmark.metrics import depth_metrics
@@ -17,12 +19,16 @@ from depthvlm_ros.model import Predictor
 from depthvlm_ros.synthetic import draw_camera, judge, Scene
 from depthvlm_ros.synthetic.wording import KINDS
 import numpy as np
+import torch
 from tqdm import tqdm
 
 DEPTH_FIGURES = ('delta1', 'delta2', 'delta3', 'abs_rel', 'rmse', 'log10', 'silog')
 FOCAL_SHARES = (0.6, 0.8, 1.0, 1.3)  # fx over the width, of one room seen by four cameras
 WRONG_FACTORS = (0.8, 1.25)
 MOST_TOKENS = 64
+DRAWS = 20260101    # tells these draws from others with the same seeds
+
+_worker = {}        # of a process of measure_in_processes, its predictor
 
 
 def measure_rooms(predictor, rooms, first_seed=0, width_px=(320, 640), per_kind=2):
@@ -33,26 +39,70 @@ def measure_rooms(predictor, rooms, first_seed=0, width_px=(320, 640), per_kind=
     :param rooms: how many.
     :param first_seed: of the rooms, drawn from the held-out split.
     :param per_kind: most questions of a kind in a room.
+    :return: what `summary` makes of them.
+    """
+    seeds = range(first_seed, first_seed + rooms)
+    return summary(measure_room(predictor, seed, width_px, per_kind)
+                   for seed in tqdm(seeds, unit='room', mininterval=5))
+
+
+def measure_room(predictor, seed, width_px=(320, 640), per_kind=2):
+    """
+    Look at one held-out room, whose camera, pose and questions follow from its seed alone.
+
+    :return: (depth figures, list of (kind, right)).
+    """
+    rng = np.random.default_rng([DRAWS, seed])
+    camera = draw_camera(rng, width_px)
+    scene = Scene.random(seed)
+    frame = scene.render(camera, scene.pose_at(rng.uniform(0, 20)))
+    view = predictor.look(frame.rgb, camera)
+    answers = []
+    for question, truth, kind in some_of_each(frame.questions(seed), per_kind, rng):
+        answer = predictor.ask(view, question, MOST_TOKENS).text
+        answers.append((kind, judge(kind, answer, truth, frame)))
+        if kind == 'far':
+            answers.append(('far_10', judge(kind, answer, truth, frame, tolerance=0.1)))
+    return depth_metrics(view.depth_m, frame.depth_m).as_dict(), answers
+
+
+def summary(measured):
+    """
+    Sum up what measure_room gave.
+
     :return: dict: depth figures as means over the rooms, and 'answers': kind -> share right and
         number asked; 'far_10' counts distances within 10 %, 'far' and all others within 25 %.
     """
-    rng = np.random.default_rng(first_seed)
     depth, right = [], defaultdict(list)
-    for seed in tqdm(range(first_seed, first_seed + rooms), unit='room', mininterval=5):
-        camera = draw_camera(rng, width_px)
-        scene = Scene.random(seed)
-        frame = scene.render(camera, scene.pose_at(rng.uniform(0, 20)))
-        view = predictor.look(frame.rgb, camera)
-        depth.append(depth_metrics(view.depth_m, frame.depth_m).as_dict())
-        for question, truth, kind in some_of_each(frame.questions(seed), per_kind, rng):
-            answer = predictor.ask(view, question, MOST_TOKENS).text
-            right[kind].append(judge(kind, answer, truth, frame))
-            if kind == 'far':
-                right['far_10'].append(judge(kind, answer, truth, frame, tolerance=0.1))
+    for of_depth, answers in measured:
+        depth.append(of_depth)
+        for kind, is_right in answers:
+            right[kind].append(is_right)
     figures = {name: float(np.mean([d[name] for d in depth])) for name in DEPTH_FIGURES}
     answers = {kind: {'right': float(np.mean(right[kind])), 'asked': len(right[kind])}
                for kind in ('far_10', *KINDS) if right[kind]}
     return {**figures, 'answers': answers}
+
+
+def measure_in_processes(model, workers, seeds):
+    """
+    Measure rooms in several processes of one thread each, with the same result.
+
+    :param model: as Predictor.from_pretrained takes it; the processes run it on the CPU.
+    """
+    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _begin_worker,
+                             (model,)) as pool:
+        return summary(tqdm(pool.map(_measure_in_worker, seeds), total=len(seeds), unit='room',
+                            mininterval=5))
+
+
+def _begin_worker(model):
+    torch.set_num_threads(1)
+    _worker['predictor'] = Predictor.from_pretrained(model, device='cpu')
+
+
+def _measure_in_worker(seed):
+    return measure_room(_worker['predictor'], seed)
 
 
 def some_of_each(pairs, most, rng):
@@ -123,11 +173,18 @@ def main(args=None):
     parser.add_argument('--rooms', type=int, default=500)
     parser.add_argument('--focal-rooms', type=int, default=40)
     parser.add_argument('--first-seed', type=int, default=0, help='of the held-out rooms')
+    parser.add_argument('--workers', type=int, default=1,
+                        help='processes that share out the rooms, on the CPU')
     options = parser.parse_args(args)
+    if options.rooms < 1 or options.workers < 1:
+        parser.error(f'--rooms {options.rooms}, --workers {options.workers}: wanted >= 1')
+    seeds = range(options.first_seed, options.first_seed + options.rooms)
+    of_rooms = (measure_in_processes(options.model, options.workers, seeds)
+                if options.workers > 1 else None)
     predictor = Predictor.from_pretrained(options.model, device=options.device)
     result = {'model': options.model, 'rooms': options.rooms, 'first_seed': options.first_seed,
               'device': str(predictor.device),
-              **measure_rooms(predictor, options.rooms, options.first_seed),
+              **(of_rooms or measure_rooms(predictor, options.rooms, options.first_seed)),
               'focal': measure_focal(predictor, options.focal_rooms, options.first_seed),
               'images_per_s': measure_speed(predictor)}
     print_table(result)

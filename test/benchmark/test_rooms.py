@@ -54,6 +54,13 @@ def test_an_untrained_model_is_judged_poor(predictor):
     assert result['answers']['far']['right'] < 0.5
 
 
+def test_processes_share_out_the_rooms(tiny_checkpoint, predictor):
+    shared = rooms.measure_in_processes(str(tiny_checkpoint), 2, range(7, 10))
+    alone = rooms.summary(rooms.measure_room(predictor, seed) for seed in range(7, 10))
+    assert shared['answers'] == alone['answers']
+    assert shared['abs_rel'] == pytest.approx(alone['abs_rel'], rel=1e-5)
+
+
 def test_the_last_line_is_json(tiny_checkpoint, capsys):
     rooms.main(['--model', str(tiny_checkpoint), '--rooms', '1', '--focal-rooms', '1'])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
