@@ -36,7 +36,7 @@ def run_anew(work, example):
             return held.copy_(out)
         for kept, new in zip((*held.keys, *held.values), (*out.keys, *out.values)):
             kept.copy_(new)
-        return Pass(out.depth_m, held.keys, held.values)    # depth goes to the host at once
+        return Pass(out.depths_m, held.keys, held.values)   # depths go to the host at once
     return replay
 
 
@@ -237,6 +237,6 @@ def test_cuda_nothing_waits_between_upload_and_download(tiny_checkpoint):
     with torch.inference_mode(), predictor.engine.direct():
         torch.cuda.set_sync_debug_mode('error')
         try:
-            predictor.engine.run(rgb, camera, plan_resize(camera, predictor.config))
+            predictor.engine.run([(rgb, camera, plan_resize(camera, predictor.config))])
         finally:
             torch.cuda.set_sync_debug_mode('default')
