@@ -150,11 +150,11 @@ def stage_peaks(model, plan, camera=None):
             patches = patches_of(image, plan, config.vision_config)
             tokens, deepstack = encode(inner.visual, patches, tables)
             peaks = {'vision': alive.lap()}
-            x = torch.cat((tokens, closing))[None]
+            x = torch.cat((tokens, closing[None]), dim=1)
             hidden, keys, values = read_image(inner.language_model, x, turns, prefix, deepstack)
             peaks['language'] = alive.lap()
-            depth = model.depth_head([*(feature[None] for feature in deepstack),
-                                      hidden[:, :len(tokens)]], tables.rows, tables.columns)
+            depth = model.depth_head([*deepstack, hidden[:, :tokens.shape[1]]],
+                                     tables.rows, tables.columns)
             to_camera(depth[0], height, width, plan.depth_scale)
             peaks['head'] = alive.lap()
     return peaks

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 
 from depthvlm_ros.model.engine import to_camera
-from depthvlm_ros.model.predictor import View
+from depthvlm_ros.model.predictor import cache_row, View
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
 from depthvlm_ros.model.shortage import is_out_of_memory
 import torch
@@ -79,9 +79,18 @@ def look_at_equal(predictor, images) -> list[View]:
 
     :param images: of (rgb, intrinsics) each; see look_batch.
     :return: their Views, each with a cache of its own.
+    :raises ValueError: a wrong shape, dtype or size of one of them.
     """
+    plans = [plan_resize(k, predictor.config, predictor.max_image_tokens) for _, k in images]
+    if predictor.engine.fits():
+        return predictor.look_by_engine(
+            [(rgb, k, plan) for (rgb, k), plan in zip(images, plans)])
+    return _look_plainly(predictor, images, plans)
+
+
+def _look_plainly(predictor, images, plans):
+    """Give images of one size one pass by DepthVLM's own forward, whatever hangs on it."""
     config, device = predictor.config, predictor.device
-    plans = [plan_resize(k, config, predictor.max_image_tokens) for _, k in images]
     chains = [preprocess(rgb, k, config, predictor.max_image_tokens, device) for rgb, k in images]
     pixels = torch.cat([pixels for pixels, _ in chains])
     grids = torch.cat([grid for _, grid in chains])
@@ -92,16 +101,10 @@ def look_at_equal(predictor, images) -> list[View]:
     out = predictor.model(ids, pixel_values=pixels, image_grid_thw=grids, position_ids=positions,
                           past_key_values=cache, logits_to_keep=0)
     last = int(positions.max())
+    keys = [layer.keys for layer in cache.layers]
+    values = [layer.values for layer in cache.layers]
     views = []
     for row, ((_, k), plan, metres) in enumerate(zip(images, plans, out.depth_pred)):
         depth_m = to_camera(metres, k.height, k.width, plan.depth_scale).cpu().numpy()
-        views.append(View(depth_m, k, tokens, cache_row(cache, row), last + 1))
+        views.append(View(depth_m, k, tokens, cache_row(keys, values, row), last + 1))
     return views
-
-
-def cache_row(cache: DynamicCache, row: int) -> DynamicCache:
-    """Return one row of a cache, as a cache of its own that keeps nothing of the others."""
-    alone = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        alone.update(layer.keys[row:row + 1].clone(), layer.values[row:row + 1].clone(), number)
-    return alone

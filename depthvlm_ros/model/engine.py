@@ -1,13 +1,15 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The model's pass over one image, as fast as the same numbers can be had.
+The model's pass over one image or several, as fast as the same numbers can be had.
 
 What is the same for every image is worked out once: the system text's keys and values, and for
-each size of image the positions of its patches and tokens. From the image's upload to the depth's
-download nothing waits for the device, so that on a GPU the pass of a size that comes again is
-captured and replayed as one. Whatever does not fit (another attention, a module that somebody
-watches by a hook) goes the plain way through DepthVLM.forward, which gives the same depth.
+each size of image the positions of its patches and tokens. Images that have one size for the
+network go through it as the rows of one pass. From the images' upload to the depth's download
+nothing waits for the device, so that on a GPU the pass of a number and size of images that comes
+again is captured and replayed as one. Whatever does not fit (another attention, a module that
+somebody watches by a hook) goes the plain way through DepthVLM.forward, which gives the same
+depth.
 """
 
 from collections import OrderedDict
@@ -51,19 +53,19 @@ class Pass:
     """
     What a pass gives, on the device.
 
-    :param depth_m: (H, W) float32 at the camera's size, NaN where invalid.
-    :param keys: for each layer (1, key heads, S, width) of [system text, image].
+    :param depths_m: for each image (H, W) float32 at its camera's size, NaN where invalid.
+    :param keys: for each layer (B, key heads, S, width) of [system text, image], a row an image.
     :param values: likewise.
     """
 
-    depth_m: torch.Tensor
+    depths_m: list
     keys: list
     values: list
 
 
 class Engine:
     """
-    The passes of one model over single images.
+    The passes of one model over images.
 
     Not thread-safe, as the predictor that owns it. Where weights have been changed since the last
     pass, what was kept of them is worked out anew.
@@ -93,26 +95,28 @@ class Engine:
                 and not any(map(is_watched, inner)))
 
     @torch.inference_mode()
-    def run(self, rgb, intrinsics, plan):
+    def run(self, images):
         """
-        Run the model over one image.
+        Run the model once over images that have one size for the network.
 
-        :param rgb: (H, W, 3) uint8, array or tensor.
-        :param intrinsics: its camera, of the same size.
-        :param plan: ResizePlan for that camera.
-        :return: (Pass, Size).
-        :raises ValueError: a wrong shape, dtype or size.
+        :param images: one at least, of (rgb, intrinsics, plan) each: (H, W, 3) uint8, array or
+            tensor; its camera, of the same size; the ResizePlan for that camera.
+        :return: (Pass, list of each image's Size).
+        :raises ValueError: a wrong shape, dtype or size, or several sizes for the network.
         """
-        image = as_image_tensor(rgb)
-        check_size(image, intrinsics)
+        finals = {plan.final for _, _, plan in images}
+        if len(finals) != 1:
+            raise ValueError(f'the images are {sorted(finals)} px for the network, wanted one '
+                             'size for all')
+        pixels = [as_image_tensor(rgb) for rgb, _, _ in images]
+        for image, (_, intrinsics, _) in zip(pixels, images):
+            check_size(image, intrinsics)
         self._forget_changed()
-        size = self._size(intrinsics, plan)
-        work = None
-        if self._may_replay():
-            work = self._captures.of(size_key(size), lambda x: self._pass(x, size), image)
-        if work is None:
-            return self._pass(upload(image, self._model.device), size), size
-        return work(image), size
+        sizes = [self._size(intrinsics, plan) for _, intrinsics, plan in images]
+        seen = self._replay(pixels, sizes) if self._may_replay() else None
+        if seen is None:
+            seen = self._pass([upload(image, self._model.device) for image in pixels], sizes)
+        return seen, sizes
 
     @torch.inference_mode()
     def steps(self, language_model, cache, position, most):
@@ -144,19 +148,35 @@ class Engine:
         """Tell whether a captured pass may stand for the modules' own."""
         return not (self._direct or any(map(is_watched, self._watchable)))
 
-    def _pass(self, image, size):
-        """Return the Pass over an image, (3, H, W) uint8 on the device; nothing waits in it."""
-        model = self._model
-        patches = patches_of(image, size.plan, model.config.vision_config)
-        tokens, deepstack = encode(model.model.visual, patches, size.tables)
-        x = torch.cat((tokens.to(self._closing.dtype), self._closing))[None]
+    def _replay(self, pixels, sizes):
+        """Return the Pass of what was captured for such images, or None where nothing was."""
+        key = len(pixels), *size_key(sizes[0])
+        if any(size_key(size) != key[1:] for size in sizes) or not of_one_device(pixels):
+            return None
+        images = stacked(pixels)
+        work = self._captures.of(key, lambda x: self._pass(x, sizes), images)
+        return None if work is None else work(images)
+
+    def _pass(self, images, sizes):
+        """
+        Return the Pass over images; nothing waits in it.
+
+        :param images: for each (3, H, W) uint8 on the device.
+        :param sizes: for each its Size, all of one grid.
+        """
+        model, tables = self._model, sizes[0].tables
+        patches = [patches_of(image, size.plan, model.config.vision_config)
+                   for image, size in zip(images, sizes)]
+        patches = torch.cat(patches) if len(patches) > 1 else patches[0]    # one is not copied
+        tokens, deepstack = encode(model.model.visual, patches, tables)
+        closing = self._closing.expand(len(sizes), -1, -1)
+        x = torch.cat((tokens.to(closing.dtype), closing), dim=1)
         hidden, keys, values = read_image(
-            model.model.language_model, x, size.turns, self._prefix, deepstack)
-        features = [feature[None] for feature in deepstack]
-        depth = model.depth_head([*features, hidden[:, :len(tokens)]],
-                                 size.tables.rows, size.tables.columns)
-        depth = to_camera(depth[0], size.height, size.width, size.plan.depth_scale)
-        return Pass(depth, keys, values)
+            model.model.language_model, x, sizes[0].turns, self._prefix, deepstack)
+        depths = model.depth_head([*deepstack, hidden[:, :tokens.shape[1]]],
+                                  tables.rows, tables.columns)
+        return Pass([to_camera(depth, size.height, size.width, size.plan.depth_scale)
+                     for depth, size in zip(depths, sizes)], keys, values)
 
     def _size(self, intrinsics, plan):
         """Return what is known of a size, the newest of a bounded number."""
@@ -199,8 +219,25 @@ def is_watched(module):
 
 
 def size_key(size):
-    """Return what tells captures apart."""
+    """Return what tells captures of as many images apart."""
     return size.height, size.width, size.plan
+
+
+def of_one_device(tensors):
+    """Tell whether all tensors are on one device."""
+    return len({tensor.device for tensor in tensors}) == 1
+
+
+def stacked(images):
+    """
+    Return images as one tensor, laid out as they are; a single one is not copied.
+
+    :param images: (3, H, W) each, of one size and device, laid out as (H, W, 3).
+    :return: (B, 3, H, W).
+    """
+    if len(images) == 1:
+        return images[0][None]
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def state_of(model):

@@ -71,6 +71,18 @@ def resolve_dtype(dtype, device):
     return DTYPES[dtype]
 
 
+def cache_row(keys, values, row):
+    """
+    Return one row of keys and values as a cache of its own, copied: theirs may be used again.
+
+    :param keys: for each layer (B, key heads, S, width); values likewise.
+    """
+    cache = DynamicCache()
+    for number, (key, value) in enumerate(zip(keys, values)):
+        cache.update(key[row:row + 1], value[row:row + 1], number)      # which copies
+    return cache
+
+
 class Predictor:
     """
     A loaded model.
@@ -148,18 +160,30 @@ class Predictor:
         plan = plan_resize(intrinsics, self.config, self.max_image_tokens)
         if not self.engine.fits():
             return self._look_plainly(rgb, intrinsics, plan)
+        return self.look_by_engine([(rgb, intrinsics, plan)])[0]
+
+    @torch.inference_mode()
+    def look_by_engine(self, images):
+        """
+        Run the model once over images that have one size for the network, where engine.fits().
+
+        :param images: of (rgb, intrinsics, plan) each; see engine.Engine.run.
+        :return: list of their Views, each with a cache that holds nothing of the others.
+        :raises ValueError: a wrong shape, dtype or size.
+        """
         try:
-            seen, size = self.engine.run(rgb, intrinsics, plan)
+            seen, sizes = self.engine.run(images)
         except torch.OutOfMemoryError:
             self.engine.forget()    # the next one, perhaps smaller, is to find that memory
             raise
-        depth_m, wait = download(seen.depth_m)
-        cache = DynamicCache()
-        for number, (keys, values) in enumerate(zip(seen.keys, seen.values)):
-            cache.update(keys, values, number)      # copies: the pass's own may be used again
-        wait()
-        return View(depth_m.numpy(), intrinsics, size.tables.rows * size.tables.columns, cache,
-                    size.next_position)
+        depths_m = [download(depth_m) for depth_m in seen.depths_m]
+        caches = [cache_row(seen.keys, seen.values, row) for row in range(len(images))]
+        views = []
+        for (_, k, _), size, (depth_m, wait), cache in zip(images, sizes, depths_m, caches):
+            wait()
+            tokens = size.tables.rows * size.tables.columns
+            views.append(View(depth_m.numpy(), k, tokens, cache, size.next_position))
+        return views
 
     def _look_plainly(self, rgb, intrinsics, plan):
         """Look by DepthVLM's own forward pass, whatever hangs on it."""

@@ -93,8 +93,8 @@ def rotate(x, cos, sin):
     """
     Turn heads by their position (RoPE, halves side by side).
 
-    :param x: (1, 1, heads, width).
-    :param cos: (1, 1, 1, width); sin likewise.
+    :param x: (B, S, heads, width).
+    :param cos: (1, S, 1, width); sin likewise.
     """
     low, high = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-high, low), dim=-1) * sin

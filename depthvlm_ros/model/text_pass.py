@@ -1,7 +1,7 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-One image's tokens through the language model, behind a system text that was read once.
+The tokens of images through the language model, behind a system text that was read once.
 
 The system text is the same for every image, and nothing that follows changes what it leaves in
 the key-value cache. The layers' own weights and norms, in their own order, without masks to build
@@ -64,15 +64,15 @@ def image_positions(start, rows, columns, after, device):
 
 def read_image(language_model, x, turns, prefix, deepstack):
     """
-    Run the language model over an image's tokens and the text tokens behind them.
+    Run the language model over images' tokens and the text tokens behind them.
 
     :param language_model: transformers' Qwen3VLTextModel.
-    :param x: (1, S, hidden), the image's tokens first.
-    :param turns: cos and sin of their positions, (1, S, width) each.
-    :param prefix: Prefix.
-    :param deepstack: features (image tokens, hidden), added behind the first layers.
-    :return: the last hidden states (1, S, hidden) behind the norm; keys and values, for each layer
-        (1, key heads, prefix + S, width).
+    :param x: (B, S, hidden), a row an image, its tokens first.
+    :param turns: cos and sin of their positions, the same in every row, (1, S, width) each.
+    :param prefix: Prefix, which every row stands behind.
+    :param deepstack: features (B, image tokens, hidden), added behind the first layers.
+    :return: the last hidden states (B, S, hidden) behind the norm; keys and values, for each layer
+        (B, key heads, prefix + S, width).
     """
     cos, sin = (angle[:, :, None] for angle in turns)
     keys, values = [], []
@@ -85,17 +85,19 @@ def read_image(language_model, x, turns, prefix, deepstack):
         x = x + layer.mlp(layer.post_attention_layernorm(x))
         if number < len(deepstack):
             added = deepstack[number]
-            x = torch.cat((x[:, :len(added)] + added, x[:, len(added):]), dim=1)
+            tokens = added.shape[1]
+            x = torch.cat((x[:, :tokens] + added, x[:, tokens:]), dim=1)
     return language_model.norm(x), keys, values
 
 
 def attend(attention, x, cos, sin, prefix_key, prefix_value):
-    """Return one layer's attention output (1, S, hidden), and the keys and values so far."""
-    heads = (1, x.shape[1], -1, attention.head_dim)
+    """Return one layer's attention output (B, S, hidden), and the keys and values so far."""
+    heads = (*x.shape[:2], -1, attention.head_dim)
     query = rotate(attention.q_norm(attention.q_proj(x).view(heads)), cos, sin).transpose(1, 2)
     key = rotate(attention.k_norm(attention.k_proj(x).view(heads)), cos, sin).transpose(1, 2)
-    key = torch.cat((prefix_key, key), dim=2)
-    value = torch.cat((prefix_value, attention.v_proj(x).view(heads).transpose(1, 2)), dim=2)
+    value = attention.v_proj(x).view(heads).transpose(1, 2)
+    key, value = (torch.cat((before.expand(len(x), -1, -1, -1), new), dim=2)
+                  for before, new in ((prefix_key, key), (prefix_value, value)))
     # A row of zeros for each token of the prefix makes the causal mask square, which the fused
     # kernels know; what these rows give is dropped.
     before = prefix_key.shape[2]

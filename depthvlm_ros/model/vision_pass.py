@@ -1,7 +1,7 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-One image through the vision tower, with what depends on its grid alone worked out beforehand.
+Images of one grid through the vision tower, with what depends on the grid worked out before.
 
 The tower's own weights and layers, in their own order. The general forward pass works out, for
 every image and through lists on the host, where its patches stand; a robot's camera has one size.
@@ -84,20 +84,26 @@ def neighbours(place, size, side):
 
 def encode(visual, patches, tables):
     """
-    Run the vision tower over one image.
+    Run the vision tower over images of one grid, none of which sees another.
 
-    :param patches: (patches, 1536), as `preprocess` gives them.
-    :return: (tokens, hidden), and the DeepStack features, each of that shape.
+    :param patches: (B * patches, 1536), image after image, each as `preprocess` gives it.
+    :param tables: GridTables of the grid.
+    :return: (B, tokens, hidden), and the DeepStack features, each of that shape.
     """
-    x = embed_patches(visual.patch_embed, patches) + tables.embedding
-    features = {}
+    embedded = embed_patches(visual.patch_embed, patches)
+    x = embedded.unflatten(0, (-1, len(tables.embedding))) + tables.embedding
+    features = []
     for number, block in enumerate(visual.blocks):
         x = x + attend(block.attn, block.norm1(x), tables)
         x = x + block.mlp(block.norm2(x))
         if number in visual.deepstack_visual_indexes:
-            merger = len(features)
-            features[number] = visual.deepstack_merger_list[merger](x)
-    return visual.merger(x), list(features.values())
+            features.append(merged(visual.deepstack_merger_list[len(features)], x))
+    return merged(visual.merger, x), features
+
+
+def merged(merger, x):
+    """Return what a merger, which knows rows alone, makes of (B, patches, hidden)."""
+    return merger(x).unflatten(0, (len(x), -1))
 
 
 def embed_patches(patch_embed, patches):
@@ -111,15 +117,15 @@ def embed_patches(patch_embed, patches):
 
 
 def attend(attention, x, tables):
-    """Return the attention's output, (patches, hidden), every patch seeing every other."""
-    query, key, value = attention.qkv(x).unflatten(1, (3, attention.num_heads, -1)).unbind(1)
-    query, key = (turn(heads, tables).transpose(0, 1)[None] for heads in (query, key))
-    out = F.scaled_dot_product_attention(query, key, value.transpose(0, 1)[None])
-    return attention.proj(out[0].transpose(0, 1).flatten(1))
+    """Return the attention's output, (B, patches, hidden); a patch sees all of its image."""
+    query, key, value = attention.qkv(x).unflatten(2, (3, attention.num_heads, -1)).unbind(2)
+    query, key = (turn(heads, tables).transpose(1, 2) for heads in (query, key))
+    out = F.scaled_dot_product_attention(query, key, value.transpose(1, 2))
+    return attention.proj(out.transpose(1, 2).flatten(2))
 
 
 def turn(heads, tables):
-    """Turn (patches, heads, width) by the patches' places, in float32 as the tower does."""
+    """Turn (B, patches, heads, width) by the patches' places, in float32 as the tower does."""
     x = heads.float()
     low, high = x.chunk(2, dim=-1)
     cos, sin = tables.cos[:, None], tables.sin[:, None]

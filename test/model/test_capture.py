@@ -9,6 +9,7 @@ and the way of the weights are the same.
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
+from depthvlm_ros.model.batching import look_at_equal, look_batch
 from depthvlm_ros.model.capture import Captures, CudaCapture, PATIENCE
 from depthvlm_ros.model.decoding import fork
 from depthvlm_ros.model.engine import Engine, Pass
@@ -36,7 +37,7 @@ def run_anew(work, example):
             return held.copy_(out)
         for kept, new in zip((*held.keys, *held.values), (*out.keys, *out.values)):
             kept.copy_(new)
-        return Pass(out.depth_m, held.keys, held.values)    # depth goes to the host at once
+        return Pass(out.depths_m, held.keys, held.values)   # depths go to the host at once
     return replay
 
 
@@ -97,6 +98,86 @@ def test_where_memory_runs_out_what_was_captured_is_let_go(captured):
     hook.remove()
     assert not captured.engine._captures._held and not captured.engine._slots._slots
     captured.look(*image_of(*SIZES[0]))
+
+
+def test_captured_batches_give_the_views_and_answers_of_direct_ones(captured):
+    def seen():
+        for seed in range(3):
+            for count in (2, 1, 3):
+                images = [image_of(*SIZES[0], seed=10 * seed + n) for n in range(count)]
+                views = look_at_equal(captured, images)
+                assert len(views) == count
+                for view in views:
+                    yield view.depth_m, captured.ask(view, QUESTION, 3).text
+    with captured.engine.direct():
+        wanted = list(seen())
+    found = list(seen())
+    assert [key[0] for key in captured.engine._captures._held] == [2, 1, 3]
+    for (depth_m, text), (depth_again_m, text_again) in zip(wanted, found):
+        np.testing.assert_allclose(depth_m, depth_again_m, rtol=1e-6)
+        assert text == text_again
+
+
+def test_a_batch_of_several_cameras_sizes_is_run_directly(captured):
+    images = [image_of(*size) for size in ((128, 96, 100.0), (136, 100, 105.0))]
+    for turn in (images, images[::-1], images):
+        for (rgb, camera), view in zip(turn, look_at_equal(captured, turn)):
+            np.testing.assert_allclose(
+                view.depth_m, captured.look(rgb, camera).depth_m, rtol=1e-5)
+    assert all(key[0] == 1 for key in captured.engine._captures._held)
+
+
+def test_a_captured_batchs_views_are_not_changed_by_the_next(captured):
+    for seed in (0, 2, 4):
+        views = look_at_equal(captured, [image_of(*SIZES[0], seed=seed + n) for n in range(2)])
+    before = [[layer.values.clone() for layer in view.cache.layers] for view in views]
+    assert not torch.equal(before[0][-1], before[1][-1])
+    look_at_equal(captured, [image_of(*SIZES[0], seed=8 + n) for n in range(2)])
+    for view, values in zip(views, before):
+        for layer, kept in zip(view.cache.layers, values):
+            assert torch.equal(layer.values, kept)
+
+
+def test_captured_batches_are_let_go_with_the_weights_they_were_captured_with(tiny_checkpoint):
+    predictor = Predictor.from_pretrained(tiny_checkpoint, device='cpu')
+    predictor.engine = Engine(predictor.model, predictor.prompt, run_anew)
+    images = [image_of(*SIZES[0], seed=seed) for seed in range(2)]
+    for _ in range(2):
+        look_at_equal(predictor, images)
+    assert predictor.engine._captures._held
+    with torch.no_grad():
+        for weight in predictor.model.parameters():
+            weight.add_(0.01)
+    views = look_at_equal(predictor, images)
+    assert not predictor.engine._captures._held
+    for image, view in zip(images, views):
+        np.testing.assert_allclose(view.depth_m, predictor.look(*image).depth_m, rtol=1e-5)
+
+
+def test_where_memory_runs_out_for_a_batch_captures_go_and_images_are_looked_at_alone(
+        captured, caplog):
+    tokens = []
+
+    def fail(module, inputs, out):
+        tokens.append(len(out))
+        if len(out) > tokens[0]:
+            raise torch.OutOfMemoryError('out of memory')
+    images = [image_of(*SIZES[0], seed=seed) for seed in range(2)]
+    wanted = [captured.look(*image).depth_m for image in images]
+    assert captured.engine._captures._held
+    hook = captured.model.model.visual.merger.register_forward_hook(fail)
+    captured.look(*images[0])
+    try:
+        views = look_batch(captured, images)
+        assert not captured.batches and not captured.engine._captures._held
+        look_batch(captured, images)
+    finally:
+        captured.batches = True
+        hook.remove()
+    assert tokens == [tokens[0]] + [2 * tokens[0]] + [tokens[0]] * 4
+    assert caplog.text.count('from now on looked at one by one') == 1
+    for view, depth_m in zip(views, wanted):
+        np.testing.assert_allclose(view.depth_m, depth_m, rtol=1e-6)
 
 
 def test_interleaved_answers_keep_to_their_own_slots(captured):
@@ -230,6 +311,22 @@ def test_cuda_replays_give_the_direct_depth_and_answers(name, tiny_checkpoint):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_cuda_replays_of_batches_give_the_direct_depth(tiny_checkpoint):
+    predictor = Predictor.from_pretrained(tiny_checkpoint, device='cuda', dtype='float32')
+    for turn in range(4):
+        for count in (2, 1, 3):
+            images = [image_of(*SIZES[0], seed=10 * turn + n) for n in range(count)]
+            views = look_at_equal(predictor, images)
+            with predictor.engine.direct():
+                wanted = look_at_equal(predictor, images)
+            for view, direct in zip(views, wanted):
+                np.testing.assert_allclose(view.depth_m, direct.depth_m, rtol=1e-5)
+    assert sorted(key[0] for key in predictor.engine._captures._held) == [1, 2, 3]
+    assert not predictor.engine._captures._refused
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_cuda_nothing_waits_between_upload_and_download(tiny_checkpoint):
     predictor = Predictor.from_pretrained(tiny_checkpoint, device='cuda')
     rgb, camera = image_of(*SIZES[0])
@@ -237,6 +334,8 @@ def test_cuda_nothing_waits_between_upload_and_download(tiny_checkpoint):
     with torch.inference_mode(), predictor.engine.direct():
         torch.cuda.set_sync_debug_mode('error')
         try:
-            predictor.engine.run(rgb, camera, plan_resize(camera, predictor.config))
+            for count in (1, 2):
+                predictor.engine.run(
+                    [(rgb, camera, plan_resize(camera, predictor.config))] * count)
         finally:
             torch.cuda.set_sync_debug_mode('default')

@@ -2,15 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine's pass against the plain one: the same depth, cache and answers, whatever comes."""
 
+from contextlib import contextmanager, nullcontext
+
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import engine as engine_module
 from depthvlm_ros.model import Predictor, preprocess
+from depthvlm_ros.model.batching import look_at_equal, look_batch
+from depthvlm_ros.model.preprocessing import plan_resize
 from depthvlm_ros.model.vision_pass import encode, grid_tables
 import numpy as np
 import pytest
 import torch
 
 SIZES = ((128, 96, 100.0), (96, 128, 70.0), (160, 64, 90.0), (64, 64, 64.0))
+ALIKE = ((128, 96, 100.0), (136, 100, 105.0), (60, 46, 47.0))   # of one size for the network
 
 
 @pytest.fixture(scope='module', params=['tiny', 'nano'])
@@ -29,11 +34,21 @@ def image_of(width, height, fx, seed=0):
     return rgb, Intrinsics.centred(width, height, fx)
 
 
+def images_of(sizes, seed=0):
+    return [image_of(*size, seed=seed + number) for number, size in enumerate(sizes)]
+
+
 def look_plainly(predictor, rgb, camera):
     """Look while a hook hangs on the vision tower, so that the plain pass takes place."""
+    with plain_passes(predictor):
+        return predictor.look(rgb, camera)
+
+
+@contextmanager
+def plain_passes(predictor):
     hook = predictor.model.model.visual.register_forward_hook(lambda *_: None)
     try:
-        return predictor.look(rgb, camera)
+        yield
     finally:
         hook.remove()
 
@@ -67,7 +82,7 @@ def test_the_vision_tower_gives_what_the_general_pass_gives(predictor):
         tokens, deepstack = encode(model.model.visual, pixels, tables)
         wanted, wanted_deepstack = model.encode_images(pixels, grid)
     for mine, plain in zip((tokens, *deepstack), (wanted, *wanted_deepstack)):
-        torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(mine.flatten(0, 1), plain, rtol=1e-4, atol=1e-4)
 
 
 def test_bfloat16_stays_near_the_plain_pass(tiny_checkpoint):
@@ -169,3 +184,96 @@ def test_a_tensor_is_looked_at_as_an_array_is(tiny):
                                   tiny.look(rgb, camera).depth_m)
     with pytest.raises(ValueError, match='wanted .H, W, 3. uint8'):
         tiny.look(rgb[..., :2], camera)
+
+
+@pytest.mark.parametrize('sizes', [SIZES[1:2] * 2, SIZES[:1] * 3, ALIKE[:2], ALIKE],
+                         ids=['two', 'three', 'two cameras', 'three cameras'])
+def test_a_batch_gives_the_views_and_answers_of_single_looks_and_of_the_plain_way(
+        predictor, sizes):
+    images = images_of(sizes)
+    together = look_at_equal(predictor, images)
+    with plain_passes(predictor):
+        plain = look_at_equal(predictor, images)
+    for image, mine, other in zip(images, together, plain):
+        alone = predictor.look(*image)
+        assert mine.intrinsics == image[1]
+        for wanted in (alone, other):
+            assert_same_view(mine, wanted)
+        texts = {predictor.ask(view, 'How far is the red box?', 5).text
+                 for view in (mine, alone, other)}
+        assert len(texts) == 1
+
+
+def test_a_batch_takes_each_cameras_own_scale(tiny):
+    tiny.max_image_tokens = 4
+    images = images_of(ALIKE)
+    plans = [plan_resize(camera, tiny.config, 4) for _, camera in images]
+    assert len({plan.depth_scale for plan in plans}) == 3
+    assert {plan.final for plan in plans} == {(64, 32)}
+    for image, view in zip(images, look_at_equal(tiny, images)):
+        assert view.depth_m.shape == image[0].shape[:2]
+        assert_same_view(view, look_plainly(tiny, *image))
+
+
+def test_a_batch_after_single_looks_and_back(tiny):
+    images = images_of(ALIKE + SIZES[:1])
+    for batch in (images[:1], images, images[1:2], images[:2], images[1:], images[:1]):
+        views = look_at_equal(tiny, batch) if len(batch) > 1 else [tiny.look(*batch[0])]
+        for image, view in zip(batch, views):
+            assert_same_view(view, look_plainly(tiny, *image))
+
+
+def test_weights_changed_between_batches_are_noticed(tiny):
+    images = images_of(ALIKE)
+    before = look_at_equal(tiny, images)
+    with torch.no_grad():
+        for weight in tiny.model.parameters():
+            weight.add_(0.01)
+    for image, old, view in zip(images, before, look_at_equal(tiny, images)):
+        assert not np.array_equal(old.depth_m, view.depth_m)
+        assert_same_view(view, look_plainly(tiny, *image))
+
+
+def test_a_batch_is_one_pass_behind_the_system_text_that_was_read(tiny):
+    rows, tower = [], []
+    tokens = tiny.look(*image_of(*ALIKE[0])).image_tokens
+    tiny.model.model.language_model.norm.register_forward_hook(
+        lambda _, args, out: rows.append(tuple(out.shape[:2])))
+    tiny.model.model.visual.merger.register_forward_hook(lambda *_: tower.append(1))
+    look_batch(tiny, images_of(ALIKE))
+    assert rows == [(3, tokens + len(tiny.prompt.after_image))]
+    assert tower == [1]
+
+
+@pytest.mark.parametrize('plain', [False, True])
+def test_a_batchs_views_hold_nothing_of_each_other(tiny, plain):
+    with plain_passes(tiny) if plain else nullcontext():
+        views = look_at_equal(tiny, images_of(SIZES[:1] * 3))
+    held = [tensor for view in views for layer in view.cache.layers
+            for tensor in (layer.keys, layer.values)]
+    held += [torch.from_numpy(view.depth_m) for view in views]
+    storages = [tensor.untyped_storage() for tensor in held]
+    assert [storage.nbytes() for storage in storages] == [tensor.nbytes for tensor in held]
+    assert len({storage.data_ptr() for storage in storages}) == len(held)
+
+
+def test_an_image_that_cannot_be_used_fails_its_batch_with_the_reason(tiny):
+    images = images_of(ALIKE)
+    wrong = [*images[:2], (images[2][0][:20], images[2][1])]
+    with pytest.raises(ValueError, match='the image is 60 x 20 px, its camera 60 x 46'):
+        look_at_equal(tiny, wrong)
+    views = look_batch(tiny, wrong)
+    assert isinstance(views[2], ValueError)
+    assert_same_view(views[0], tiny.look(*images[0]))
+    assert tiny.batches
+
+
+def test_several_sizes_for_the_network_or_no_image_are_refused(tiny):
+    images = images_of(SIZES[:2])
+    with pytest.raises(ValueError, match='wanted one size for all'):
+        look_at_equal(tiny, images)
+    with pytest.raises(ValueError, match='wanted one size for all'):
+        tiny.engine.run([])
+    views = look_batch(tiny, images)
+    for image, view in zip(images, views):
+        assert_same_view(view, tiny.look(*image))
