@@ -1,0 +1,58 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+from dataclasses import replace
+
+from depthvlm_ros.training import rooms as rooms_module
+from depthvlm_ros.training.config import RoomSource
+from depthvlm_ros.training.learner import Learner, PARTS
+from depthvlm_ros.training.rooms import Rooms
+from depthvlm_ros.training.samples import Encoder
+from depthvlm_ros.training.start import build
+import pytest
+import torch
+
+
+@pytest.fixture(scope='module')
+def parts(tiny_training):
+    training = replace(tiny_training, precision='float32')
+    model, tokenizer, prompt = build(training)
+    return training, model, Encoder(model.config, tokenizer, prompt)
+
+
+def test_rooms_seen_together_have_one_size_and_cameras_of_their_own(parts, monkeypatch):
+    drawn = []
+    draw = rooms_module.draw_camera
+    monkeypatch.setattr(rooms_module, 'draw_camera',
+                        lambda *what: drawn.append(draw(*what)) or drawn[-1])
+    rooms = Rooms(RoomSource(native_px=(60, 140)), parts[2], seed=3, together=4)
+    seen, cameras = [], []
+    for index in range(4):
+        seen.append(rooms.sample(index))
+        cameras.append(drawn[-1])
+    assert len({tuple(sample.grid_thw[0].tolist()) for sample in seen}) == 1
+    assert len({camera.fx / camera.width for camera in cameras}) > 1
+
+
+def test_the_depth_loss_sees_the_window_alone(parts):
+    training, model, encoder = parts
+    rooms = Rooms(RoomSource(native_px=(60, 140), window=0.5), encoder, seed=3)
+    sample = rooms.sample(0)
+    height, width = sample.depth_m.shape
+    window = sample.window
+    assert (window.v_max - window.v_min, window.u_max - window.u_min) == (height // 2, width // 2)
+    outside = sample.depth_m.clone()
+    outside[:] = 7.0
+    outside[window.v_min:window.v_max, window.u_min:window.u_max] = window.of(sample.depth_m)
+    learner = Learner(model, replace(training, naming_weight=0.0))
+    losses = []
+    for depth_m in (sample.depth_m, outside, sample.depth_m + 1.0):
+        batch = encoder.collate([(replace(sample, depth_m=depth_m), [])])
+        with torch.no_grad():
+            losses.append(float(learner(batch)[PARTS.index('depth')]))
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_window_beyond_the_image_is_refused():
+    with pytest.raises(ValueError, match=r'window is 1.5, wanted a share in \(0, 1\]'):
+        RoomSource(window=1.5)
