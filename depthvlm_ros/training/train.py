@@ -159,7 +159,13 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
 
 
 def prepare_learner(model, training, accelerator):
-    """Freeze what the stage does not train, and set the model up for training."""
+    """
+    Freeze what the stage does not train, and set the model up for training.
+
+    :raises ValueError: Muon, which needs whole matrices, and weights that will be sharded.
+    """
+    if training.optimiser == 'muon' and accelerator.distributed_type == 'FSDP':
+        raise ValueError("optimiser is 'muon' and FSDP shards the weights, wanted 'adamw'")
     freeze(model, training.stage, training.thaw_vision)
     model.config.depth_loss_weight = training.depth_weight
     patch_embed = model.model.visual.patch_embed

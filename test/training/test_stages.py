@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 
+from accelerate import DistributedType
 from depthvlm_ros.training.config import TrainingConfig
 from depthvlm_ros.training.mixture import open_source
 from depthvlm_ros.training.samples import Encoder
@@ -86,3 +87,15 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny_training):
     for first_or_last in ('model.language_model.embed_tokens.weight', 'depth_head.norm.weight',
                           'model.visual.pos_embed.weight', 'model.visual.patch_embed.proj.weight'):
         assert first_or_last in of[0]
+
+
+def test_muon_is_refused_where_weights_are_sharded(tiny_training):
+    training = replace(tiny_training, optimiser='muon')
+    accelerator = open_accelerator('cpu')
+    prepare_learner(build(training)[0], training, accelerator)
+    accelerator.state.distributed_type = DistributedType.FSDP
+    try:
+        with pytest.raises(ValueError, match="'muon' and FSDP shards the weights, wanted 'adamw'"):
+            prepare_learner(build(training)[0], training, accelerator)
+    finally:
+        accelerator.state.distributed_type = DistributedType.NO
