@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from depthvlm_ros.nodes.answering import Answering
 from depthvlm_ros.nodes.measuring import Measuring
 from depthvlm_ros.nodes.memory import give_back, settle_malloc
 from depthvlm_ros.nodes.questions import Questions
+from depthvlm_ros.nodes.signals import StopRequest
 from depthvlm_ros.nodes.spinning import spin
 from depthvlm_ros.nodes.stream import Stream
 from depthvlm_ros.nodes.worker import ModelThread
@@ -256,9 +256,7 @@ class DepthNode(LifecycleNode):
 def main(args=None) -> None:
     """Run the node until SIGINT or SIGTERM; leaves with 1 if it broke by itself."""
     settle_malloc()
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopRequest()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = DepthNode()
@@ -276,7 +274,7 @@ def main(args=None) -> None:
             broken.append(True)
             node.get_logger().fatal(f'the executor broke:\n{traceback.format_exc()}')
         finally:
-            stop.set()
+            stop.stop()
 
     spinning = threading.Thread(target=run, name='executor', daemon=True)
     spinning.start()

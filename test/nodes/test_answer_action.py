@@ -50,7 +50,7 @@ class Goal:
 
     def end(self, timeout_s=20.0):
         """Return the goal's status and its result."""
-        assert self._until(self._result.done, timeout_s), 'no result'
+        assert self._until(lambda: self.ended_s is not None, timeout_s), 'no result'
         return self._result.result().status, self._result.result().result
 
     def streams(self, tokens=1):
