@@ -124,9 +124,7 @@ def _images(topic: str, heard: Heard, seconds: float) -> Iterator[Finding]:
     """Judge the images: whether they come, can be read, and are of now."""
     if not heard.images:
         yield fail(f'{topic}: no image within {seconds:g} s',
-                   'if it is published, large messages get lost: set '
-                   'FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA for all processes, or see "Topics" '
-                   'in README')
+                   'if it is published, large messages get lost: see "Topics" in README')
         return
     message, rate_hz = heard.image, heard.images / seconds
     read = rgb_from_compressed if isinstance(message, CompressedImage) else rgb_from_image

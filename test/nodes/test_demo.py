@@ -274,14 +274,3 @@ def test_the_domain_is_one_in_which_nobody_is():
         participant.bind(('', 7410 + 250 * domain))
         assert node_process.free_domain() != domain
     assert node_process.free_domain() == domain
-
-
-@pytest.mark.parametrize(('own', 'left'), [(None, 'LARGE_DATA'), ('UDPv4', 'UDPv4')])
-def test_large_images_stay_whole_unless_a_person_says_otherwise(monkeypatch, own, left):
-    for name in ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_DOMAIN_ID'):
-        monkeypatch.setenv(name, os.environ[name])      # put back afterwards
-    monkeypatch.setenv('FASTDDS_BUILTIN_TRANSPORTS', own or '')
-    if own is None:
-        monkeypatch.delenv('FASTDDS_BUILTIN_TRANSPORTS')
-    node_process.stay_on_this_machine()
-    assert os.environ['FASTDDS_BUILTIN_TRANSPORTS'] == left

@@ -100,12 +100,9 @@ def free_domain() -> int:
 
 
 def stay_on_this_machine():
-    """Keep this process's ROS 2 traffic to itself, large images whole; children inherit that."""
+    """Keep this process's ROS 2 traffic to itself; children inherit that."""
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     if os.environ.get('ROS_DISTRO') == 'humble':
         os.environ['ROS_LOCALHOST_ONLY'] = '1'
     os.environ['ROS_DOMAIN_ID'] = str(free_domain())
-    # By UDP, to which Fast DDS turns where a message is larger than its shared memory, pieces of
-    # images get lost on a busy machine and are sent again only seconds later.
-    os.environ.setdefault('FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA')
     os.environ.setdefault('PYTHONUNBUFFERED', '1')
