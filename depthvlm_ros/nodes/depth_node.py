@@ -17,7 +17,7 @@ from depthvlm_ros.nodes.measuring import Measuring
 from depthvlm_ros.nodes.memory import give_back, settle_malloc
 from depthvlm_ros.nodes.questions import Questions
 from depthvlm_ros.nodes.signals import StopRequest
-from depthvlm_ros.nodes.spinning import spin
+from depthvlm_ros.nodes.spinning import PoolExecutor, spin
 from depthvlm_ros.nodes.stream import Stream
 from depthvlm_ros.nodes.worker import ModelThread
 import rclpy
@@ -25,7 +25,6 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallb
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -263,7 +262,7 @@ def main(args=None) -> None:
     except (ValueError, ParameterException) as error:
         sys.stderr.write(f'depthvlm: {error}\n')
         raise SystemExit(1) from error
-    executor = MultiThreadedExecutor(num_threads=4)
+    executor = PoolExecutor()
     executor.add_node(node)
     broken = []
 

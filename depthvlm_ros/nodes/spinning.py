@@ -1,15 +1,84 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Spinning that survives entities being withdrawn meanwhile, as a lifecycle node does."""
+"""Spinning beside a model: callbacks in a few threads, and little taken from it."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+import threading
 import time
 
+from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
-from rclpy.executors import Executor
+from rclpy.executors import (
+    Executor,
+    ExternalShutdownException,
+    ShutdownException,
+    TimeoutException,
+)
+from rclpy.task import Task
 
 PAUSE_S = 0.01
+THREADS = 4
+
+
+class PoolExecutor(Executor):
+    """
+    Runs callbacks in a pool of threads, and hands each to the pool once.
+
+    rclpy's MultiThreadedExecutor hands a callback that no thread has begun yet to its pool again
+    in every round. Beside a model, whose thread takes turns at the interpreter with the others,
+    that feeds on itself: thousands of rounds a second, in which a pass over an image takes
+    seconds (docs/experiments.md).
+
+    :param threads: how many callbacks run at once.
+    """
+
+    def __init__(self, threads: int = THREADS, *, context: Context | None = None):
+        super().__init__(context=context)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix='callbacks')
+        self._queued: set[Task] = set()     # handed to the pool, and not begun
+        self._failure: BaseException | None = None
+        self._begun = threading.Condition()
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """
+        Wait for a callback and hand it to the pool.
+
+        :raises Exception: what a callback before it raised.
+        """
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        try:
+            task, _, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
+        except (ExternalShutdownException, ShutdownException, TimeoutException):
+            return
+        with self._begun:
+            if task in self._queued:
+                self._begun.wait(PAUSE_S)   # in which the threads have the interpreter
+                return
+            self._queued.add(task)
+        try:
+            self._pool.submit(self._run, task)
+        except RuntimeError:
+            if not self._is_shutdown:       # else: meanwhile
+                raise
+
+    def shutdown(self, timeout_sec: float | None = None) -> bool:
+        """Take no more callbacks, and wait for those under way, as MultiThreadedExecutor does."""
+        ended = super().shutdown(timeout_sec)
+        self._pool.shutdown()
+        return ended
+
+    def _run(self, task: Task) -> None:
+        with self._begun:
+            self._queued.discard(task)
+            self._begun.notify()
+        task()
+        if task.done() and task.exception() is not None:
+            self._failure = task.exception()
+            self.wake()
 
 
 def spin(executor: Executor) -> None:

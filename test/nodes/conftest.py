@@ -16,7 +16,6 @@ import pytest
 import rclpy
 from rclpy.action import ActionClient
 from rclpy.context import Context
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -79,8 +78,8 @@ def wait_until(condition, timeout_s=10.0):
 @contextlib.contextmanager
 def spinning(node, threads=4):
     """Spin a node in the background."""
-    from depthvlm_ros.nodes.spinning import spin
-    executor = MultiThreadedExecutor(num_threads=threads, context=node.context)
+    from depthvlm_ros.nodes.spinning import PoolExecutor, spin
+    executor = PoolExecutor(threads, context=node.context)
     executor.add_node(node)
     thread = threading.Thread(target=spin, args=(executor,), daemon=True)
     thread.start()
