@@ -31,7 +31,8 @@ DRAWS = 20260101    # tells these draws from others with the same seeds
 _worker = {}        # of a process of measure_in_processes, its predictor
 
 
-def measure_rooms(predictor, rooms, first_seed=0, width_px=(320, 640), per_kind=2):
+def measure_rooms(predictor, rooms, first_seed=0, width_px=(320, 640), per_kind=2,
+                  compute_distances=False):
     """
     Look at held-out rooms through random cameras, and ask about them.
 
@@ -39,14 +40,15 @@ def measure_rooms(predictor, rooms, first_seed=0, width_px=(320, 640), per_kind=
     :param rooms: how many.
     :param first_seed: of the rooms, drawn from the held-out split.
     :param per_kind: most questions of a kind in a room.
+    :param compute_distances: as Predictor.ask has it.
     :return: what `summary` makes of them.
     """
     seeds = range(first_seed, first_seed + rooms)
-    return summary(measure_room(predictor, seed, width_px, per_kind)
+    return summary(measure_room(predictor, seed, width_px, per_kind, compute_distances)
                    for seed in tqdm(seeds, unit='room', mininterval=5))
 
 
-def measure_room(predictor, seed, width_px=(320, 640), per_kind=2):
+def measure_room(predictor, seed, width_px=(320, 640), per_kind=2, compute_distances=False):
     """
     Look at one held-out room, whose camera, pose and questions follow from its seed alone.
 
@@ -59,7 +61,7 @@ def measure_room(predictor, seed, width_px=(320, 640), per_kind=2):
     view = predictor.look(frame.rgb, camera)
     answers = []
     for question, truth, kind in some_of_each(frame.questions(seed), per_kind, rng):
-        answer = predictor.ask(view, question, MOST_TOKENS).text
+        answer = predictor.ask(view, question, MOST_TOKENS, compute_distances).text
         answers.append((kind, judge(kind, answer, truth, frame)))
         if kind == 'far':
             answers.append(('far_10', judge(kind, answer, truth, frame, tolerance=0.1)))
@@ -84,25 +86,27 @@ def summary(measured):
     return {**figures, 'answers': answers}
 
 
-def measure_in_processes(model, workers, seeds):
+def measure_in_processes(model, workers, seeds, compute_distances=False):
     """
     Measure rooms in several processes of one thread each, with the same result.
 
     :param model: as Predictor.from_pretrained takes it; the processes run it on the CPU.
     """
     with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _begin_worker,
-                             (model,)) as pool:
+                             (model, compute_distances)) as pool:
         return summary(tqdm(pool.map(_measure_in_worker, seeds), total=len(seeds), unit='room',
                             mininterval=5))
 
 
-def _begin_worker(model):
+def _begin_worker(model, compute_distances):
     torch.set_num_threads(1)
+    _worker['compute_distances'] = compute_distances
     _worker['predictor'] = Predictor.from_pretrained(model, device='cpu')
 
 
 def _measure_in_worker(seed):
-    return measure_room(_worker['predictor'], seed)
+    return measure_room(_worker['predictor'], seed,
+                        compute_distances=_worker['compute_distances'])
 
 
 def some_of_each(pairs, most, rng):
@@ -175,16 +179,21 @@ def main(args=None):
     parser.add_argument('--first-seed', type=int, default=0, help='of the held-out rooms')
     parser.add_argument('--workers', type=int, default=1,
                         help='processes that share out the rooms, on the CPU')
+    parser.add_argument('--compute-distances', action='store_true',
+                        help='measure where the model points, instead of taking its words')
     options = parser.parse_args(args)
     if options.rooms < 1 or options.workers < 1:
         parser.error(f'--rooms {options.rooms}, --workers {options.workers}: wanted >= 1')
     seeds = range(options.first_seed, options.first_seed + options.rooms)
-    of_rooms = (measure_in_processes(options.model, options.workers, seeds)
+    of_rooms = (measure_in_processes(options.model, options.workers, seeds,
+                                     options.compute_distances)
                 if options.workers > 1 else None)
     predictor = Predictor.from_pretrained(options.model, device=options.device)
     result = {'model': options.model, 'rooms': options.rooms, 'first_seed': options.first_seed,
               'device': str(predictor.device),
-              **(of_rooms or measure_rooms(predictor, options.rooms, options.first_seed)),
+              'compute_distances': options.compute_distances,
+              **(of_rooms or measure_rooms(predictor, options.rooms, options.first_seed,
+                                           compute_distances=options.compute_distances)),
               'focal': measure_focal(predictor, options.focal_rooms, options.first_seed),
               'images_per_s': measure_speed(predictor)}
     print_table(result)

@@ -53,6 +53,8 @@ class Decoding:
     :raises ValueError: max_tokens below 1.
     """
 
+    computed = False    # the words are the model's own, see computing.ComputedDistance
+
     def __init__(self, model, tokenizer, prompt, view, question, max_tokens, steps=Steps):
         if max_tokens < 1:
             raise ValueError(f'max_tokens is {max_tokens}, wanted >= 1')

@@ -8,6 +8,7 @@ import gc
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import checkpoint, quantisation
 from depthvlm_ros.model.capture import capture_for, download
+from depthvlm_ros.model.computing import ComputedDistance, things_of
 from depthvlm_ros.model.decoding import Decoding
 from depthvlm_ros.model.engine import Engine, to_camera
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
@@ -197,22 +198,32 @@ class Predictor:
         depth = to_camera(out.depth_pred[0], intrinsics.height, intrinsics.width, plan.depth_scale)
         return View(depth.cpu().numpy(), intrinsics, tokens, cache, int(positions.max()) + 1)
 
-    def begin(self, view, question, max_tokens=128):
+    def begin(self, view, question, max_tokens=128, compute_distances=False, depth_m=None):
         """
         Begin an answer that the caller steps through token by token.
 
         :param view: what `look` returned.
         :param question: a person's words.
         :param max_tokens: most tokens of the answer.
-        :return: Decoding.
+        :param compute_distances: where a distance is asked for, let the model point, and measure
+            there, see computing.ComputedDistance.
+        :param depth_m: to measure in, (H, W) float32, metres, NaN invalid; None: the view's.
+        :return: Decoding, or ComputedDistance.
         :raises ValueError: max_tokens below 1.
         """
-        return Decoding(self.model, self.tokenizer, self.prompt, view, question, max_tokens,
-                        self.engine.steps)
+        def decode(words, most):
+            return Decoding(self.model, self.tokenizer, self.prompt, view, words, most,
+                            self.engine.steps)
+        things = things_of(question) if compute_distances else []
+        if not things:
+            return decode(question, max_tokens)
+        return ComputedDistance(decode, question, things,
+                                view.depth_m if depth_m is None else depth_m, view.intrinsics,
+                                max_tokens)
 
-    def ask(self, view, question, max_tokens=128):
+    def ask(self, view, question, max_tokens=128, compute_distances=False):
         """Answer a question about a view: `begin`, stepped to its end; returns Answer."""
-        decoding = self.begin(view, question, max_tokens)
+        decoding = self.begin(view, question, max_tokens, compute_distances)
         while decoding.step():
             pass
         return decoding.answer()

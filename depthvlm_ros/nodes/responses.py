@@ -40,6 +40,9 @@ TRANSFORM_STATUS = {
     NoTransformError: Status.NO_TRANSFORM,
 }
 
+COMPUTED = ("the distance is not in the model's own words: it was computed from the depth "
+            'where the model pointed')
+
 # Returns t_target_optical, (4, 4), of a target frame, or raises as transforms.Transforms.matrix.
 MatrixOf = Callable[[str], np.ndarray]
 
@@ -113,8 +116,12 @@ def _ending(question: Question) -> tuple[int, str]:
     """Return the status and message of how a question ended."""
     error = question.error
     if question.ending is Ending.ANSWERED:
-        cut = question.decoding is not None and question.decoding.ended == 'length'
-        return Status.OK, f'cut after max_tokens = {question.max_tokens} tokens' if cut else ''
+        decoding = question.decoding
+        if decoding is None:
+            return Status.OK, ''
+        if decoding.ended == 'length':
+            return Status.OK, f'cut after max_tokens = {question.max_tokens} tokens'
+        return Status.OK, COMPUTED if decoding.computed else ''
     if question.ending is Ending.FRAME_REFUSED:
         return Status.NO_IMAGE, f'the newest image cannot be used: {error}'
     if question.ending is Ending.TIMEOUT:

@@ -139,7 +139,8 @@ class Stream:
         """Begin an answer; on the worker's thread."""
         from depthvlm_ros.model.shortage import is_out_of_memory, let_go
         try:
-            return self._predictor.begin(seen.view, text, max_tokens)
+            return self._predictor.begin(seen.view, text, max_tokens,
+                                         self._node.value('compute_distances'), seen.depth_m)
         except Exception as error:
             if is_out_of_memory(error):
                 let_go(self._predictor)     # this question fails, the next one has room

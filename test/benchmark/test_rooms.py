@@ -29,7 +29,7 @@ class Oracle:
         self.depth_m = self.frame.depth_m * (camera.fx / self.frame.intrinsics.fx)
         return self
 
-    def ask(self, view, question, max_tokens):
+    def ask(self, view, question, max_tokens, compute_distances=False):
         self.text = next((a for seed in range(8) for q, a, _ in self.frame.questions(seed)
                           if q == question), '')
         return self

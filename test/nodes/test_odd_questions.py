@@ -9,6 +9,7 @@ from depthvlm_ros.msg import Pixel, SpatialReference
 from depthvlm_ros.nodes.queries import Limits
 from depthvlm_ros.srv import SpatialQuery
 import pytest
+from rclpy.parameter import Parameter
 
 pytestmark = pytest.mark.ros
 
@@ -71,6 +72,22 @@ def test_places_in_the_words_are_measured_and_malformed_ones_are_said(
         assert (named[0].pixel.u, named[0].pixel.v) == (63.5, 23.5)
     assert answer.message == ('' if references else
                               'the coordinates in the answer could not be read')
+
+
+def test_a_distance_is_computed_where_that_is_wanted_and_said_so(active, say):
+    node, robot = active(max_tokens=200)
+    robot.show(node)
+    words = '{"point_2d": [500, 250], "label": "box"}'
+    say(node, words)
+    own = robot.ask(question='How far is the box?')
+    assert (own.answer, own.message) == (words, '')
+    node.set_parameters([Parameter('compute_distances', value=True)])
+    computed = robot.ask(question='How far is the box?')
+    place, = computed.references
+    assert computed.answer == f'The box is {place.depth:.2f} m away. {words}'
+    assert place.valid and place.depth == own.references[0].depth
+    assert 'computed' in computed.message
+    assert robot.ask(question='Where is the box?').message == ''
 
 
 def test_half_a_character_in_a_label_can_still_be_sent(active, say):

@@ -1,0 +1,159 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Distances measured where the model points, with the embedded model and with its own words."""
+
+import itertools
+import math
+
+from depthvlm_ros.benchmark.rooms import measure_rooms
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.model import Predictor
+from depthvlm_ros.model.computing import things_of
+from depthvlm_ros.synthetic import Scene
+import numpy as np
+import pytest
+
+CAMERA = Intrinsics.centred(320, 240, 260.0)
+
+
+@pytest.mark.parametrize(('question', 'things'), [
+    ('How far is the door?', ['the door']),
+    ('how far away is my cup', ['my cup']),
+    ('How far is the red box from me?', ['the red box']),
+    ('How far is the red box from the camera?', ['the red box']),
+    ('What is the distance to the blue ball?', ['the blue ball']),
+    ('What is the distance from here to a chair?', ['a chair']),
+    ('How many metres away is the wall?', ['the wall']),
+    ('How many meters away is the wall?', ['the wall']),
+    ('How far apart are the red box and the door?', ['the red box', 'the door']),
+    ('What is the distance between the red box and the door?', ['the red box', 'the door']),
+    ('How far is the red box from the door?', ['the red box', 'the door']),
+    ('Which is closer, the red box or the door?', []),
+    ('How far is the red box from the door and the wall?', []),
+    ('How far are the red box and the door?', []),
+    ('How far is it?', []),
+    ('Is the door open?', []),
+    ('How far is the door? And is it open?', []),
+    ('', []),
+])
+def test_which_questions_ask_for_a_distance(question, things):
+    assert things_of(question) == things
+
+
+@pytest.fixture(scope='module')
+def nano():
+    return Predictor.from_pretrained('nano', device='cpu')
+
+
+@pytest.fixture(scope='module')
+def view(nano):
+    scene = Scene.random(3)
+    return nano.look(scene.render(CAMERA).rgb, CAMERA)
+
+
+@pytest.fixture
+def say(nano):
+    """Return a function that puts words into the model's mouth, the next ones of each question."""
+    handles = []
+
+    def put(*answers):
+        stop = min(nano.prompt.stops)
+        ids = itertools.cycle([token for words in answers for token in (
+            *nano.tokenizer(words, add_special_tokens=False)['input_ids'], stop)])
+
+        def speak(module, inputs, logits):
+            logits[:] = 0
+            logits[:, next(ids)] = 1
+            return logits
+        handles.append(nano.model.lm_head.register_forward_hook(speak))
+    yield put
+    for handle in handles:
+        handle.remove()
+
+
+def place(x, y, label='x'):
+    return f'[{{"point_2d": [{x}, {y}], "label": "{label}"}}]'
+
+
+def test_one_distance_is_the_depth_at_the_point(nano, view, say):
+    say(place(500, 500))
+    answer = nano.ask(view, 'How far is the red box?', compute_distances=True)
+    u, v = 160, 120
+    depth_m = float(np.median(view.depth_m[v - 2:v + 3, u - 2:u + 3]))
+    assert answer.text == f'The red box is {depth_m:.2f} m away. {place(500, 500)}'
+    assert answer.references[0].depth_m == pytest.approx(depth_m, rel=0.02)
+
+
+def test_a_distance_between_two_is_that_of_their_points(nano, view, say):
+    say(place(200, 600), place(800, 700))
+    decoding = nano.begin(view, 'How far apart are the box and the ball?', 128, True)
+    while decoding.step():
+        pass
+    one, other = decoding.answer().references
+    distance_m = math.dist(one.point_m, other.point_m)
+    assert decoding.text.startswith(f'They are {distance_m:.2f} m apart. [')
+    assert decoding.computed
+    assert decoding.ended == 'stop'
+    assert decoding.tokens > 20
+
+
+def test_depth_of_another_range_is_measured_in(nano, view, say):
+    say(place(500, 500))
+    decoding = nano.begin(view, 'How far is the box?', 128, True,
+                          np.full_like(view.depth_m, 7.0))
+    while decoding.step():
+        pass
+    assert decoding.text.startswith('The box is 7.00 m away.')
+
+
+def test_what_is_not_there_is_said_in_the_models_words(nano, view, say):
+    words = 'There is no red box in the image.'
+    say(words, 'never asked')
+    decoding = nano.begin(view, 'How far is the red box?', 128, True)
+    while decoding.step():
+        pass
+    assert (decoding.text, decoding.ended, decoding.computed) == (words, 'stop', False)
+
+
+@pytest.mark.parametrize('pointed', [
+    'The red box.', place(1, 2) + place(3, 4), '[{"point_2d": [1, 20'])
+def test_where_it_does_not_point_its_own_words_are_taken(nano, view, say, pointed):
+    say(pointed, 'The red box is 2.00 m away.')
+    decoding = nano.begin(view, 'How far is the red box?', 128, True)
+    while decoding.step():
+        pass
+    assert decoding.text == 'The red box is 2.00 m away.'
+    assert not decoding.computed
+
+
+def test_a_place_without_depth_is_no_distance(nano, view, say):
+    say(place(500, 500), 'Far.')
+    decoding = nano.begin(view, 'How far is the box?', 128, True,
+                          np.full_like(view.depth_m, np.nan))
+    while decoding.step():
+        pass
+    assert decoding.text == 'Far.'
+
+
+@pytest.mark.parametrize('most', [1, 5, 30])
+def test_no_more_tokens_than_allowed(nano, view, say, most):
+    say(place(200, 600), place(800, 700))
+    decoding = nano.begin(view, 'How far apart are the box and the ball?', most, True)
+    while decoding.step():
+        pass
+    assert decoding.tokens <= most
+    assert decoding.ended == 'length'
+
+
+def test_without_being_told_nothing_is_computed(nano, view, say):
+    say('The box is 1.00 m away.')
+    assert nano.ask(view, 'How far is the box?').text == 'The box is 1.00 m away.'
+
+
+def test_it_measures_rooms_better_than_words_tell(nano):
+    """As docs/experiments.md has it of many more rooms, with a wide margin."""
+    words, computed = (
+        measure_rooms(nano, 12, first_seed=5000, width_px=(240, 320), per_kind=2,
+                      compute_distances=compute)['answers'] for compute in (False, True))
+    assert computed['apart']['right'] > words['apart']['right']
+    assert computed['far']['right'] > 0.6
