@@ -11,6 +11,7 @@ times faster than bytes.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 import sys
 
 import cv2
@@ -135,7 +136,7 @@ def colour_picture(depth_m: np.ndarray, header: Header) -> Image:
 
 
 def cloud(depth_m: np.ndarray, rgb: np.ndarray, intrinsics: Intrinsics, header: Header,
-          stride: int = 1) -> PointCloud2:
+          stride: int = 1, fill: Callable[..., None] | None = None) -> PointCloud2:
     """
     Return the organised, coloured cloud of a depth image.
 
@@ -144,6 +145,7 @@ def cloud(depth_m: np.ndarray, rgb: np.ndarray, intrinsics: Intrinsics, header: 
     :param intrinsics: the depth image's camera.
     :param header: of the image; the points stand in its optical frame.
     :param stride: take every stride-th pixel of every stride-th row.
+    :param fill: what works out the points, as fill_points, which None means.
     :return: height x width as the (strided) image, NaN where depth is.
     """
     depth_m = checked_depth(depth_m, intrinsics)[::stride, ::stride]
@@ -154,14 +156,7 @@ def cloud(depth_m: np.ndarray, rgb: np.ndarray, intrinsics: Intrinsics, header: 
     bgr0[..., 3] = 0
     data = array('B', b'\0') * (height * width * POINT_STEP)
     points = np.frombuffer(data, '<f4').reshape(height, width, POINT_STEP // 4)
-    # Filled in place and a few rows at a time, which stay in the processor's cache.
-    for top in range(0, height, ROWS_AT_ONCE):
-        rows = slice(top, top + ROWS_AT_ONCE)
-        part, z_m = points[rows], depth_m[rows]
-        np.multiply(z_m, x_of_z, out=part[..., 0])
-        np.multiply(z_m, y_of_z[rows, None], out=part[..., 1])
-        part[..., 2] = z_m
-        part[..., 4] = bgr0.view('<f4')[rows, :, 0]
+    (fill or fill_points)(points, depth_m, bgr0.view('<f4')[..., 0], x_of_z, y_of_z)
     message = PointCloud2()
     message.header = header
     message.height, message.width = height, width
@@ -173,6 +168,25 @@ def cloud(depth_m: np.ndarray, rgb: np.ndarray, intrinsics: Intrinsics, header: 
     message.data = data
     message.is_dense = False
     return message
+
+
+def fill_points(points: np.ndarray, depth_m: np.ndarray, colours: np.ndarray,
+                x_of_z: np.ndarray, y_of_z: np.ndarray) -> None:
+    """
+    Fill the points of a cloud in place, a few rows at a time, which stay in the CPU's cache.
+
+    :param points: (H, W, 8) float32 zeros: x, y, z, 0, rgb, and padding.
+    :param depth_m: (H, W) float32, metres along the optical axis, NaN invalid.
+    :param colours: (H, W) float32, of which the bytes count.
+    :param x_of_z: (W,) float32, of geometry.ray_slopes; y_of_z (H,) likewise.
+    """
+    for top in range(0, len(points), ROWS_AT_ONCE):
+        rows = slice(top, top + ROWS_AT_ONCE)
+        part, z_m = points[rows], depth_m[rows]
+        np.multiply(z_m, x_of_z, out=part[..., 0])
+        np.multiply(z_m, y_of_z[rows, None], out=part[..., 1])
+        part[..., 2] = z_m
+        part[..., 4] = colours[rows]
 
 
 def calibration_from_info(info: CameraInfo) -> Calibration:

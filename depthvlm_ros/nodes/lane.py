@@ -10,6 +10,7 @@ import math
 import time
 
 from depthvlm_ros.camera import Calibration
+from depthvlm_ros.nodes.clouds import Clouds
 from depthvlm_ros.nodes.diagnostics import Statistics
 from depthvlm_ros.nodes.inputs import Inputs
 from depthvlm_ros.nodes.looking import Seen, Source
@@ -41,9 +42,10 @@ class Lane:
     :param node: the depth node, whose parameters hold.
     :param name: the camera's, before its topics; '' for the only one.
     :param submit: takes each Frame that is to be looked at.
+    :param clouds: what makes the clouds.
     """
 
-    def __init__(self, node, name: str, submit: Callable[[Frame], None]):
+    def __init__(self, node, name: str, submit: Callable[[Frame], None], clouds: Clouds):
         self.name = name or ONLY_CAMERA
         self.enabled = True
         self.newest: Frame | None = None    # the newest received; questions are about it
@@ -53,7 +55,7 @@ class Lane:
         self._in_log = f'camera {name!r}: ' if name else ''
         self._pace, self._forgotten_s = Pace(), 0.0
         self._said_s: dict[str, float] = {}
-        self.outputs = Outputs(node, self._on_mismatch, name)
+        self.outputs = Outputs(node, self._on_mismatch, clouds, name)
         try:
             self.inputs = Inputs(node, node.value('image_transport'),
                                  node.value('sync_tolerance'), self._on_image,

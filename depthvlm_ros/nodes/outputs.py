@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.geometry import depth_edges
+from depthvlm_ros.nodes.clouds import Clouds
 from depthvlm_ros.nodes.conversions import (
-    cloud,
     colour_picture,
     depth_image,
     info_from_intrinsics,
@@ -46,11 +46,13 @@ class Outputs:
     Nothing is made that nobody subscribes to.
 
     :param on_mismatch: called with the reason where a subscriber's QoS does not fit.
+    :param clouds: what makes the clouds.
     :param camera: goes before the topics where there are several; '' for the only one.
     """
 
-    def __init__(self, node: Node, on_mismatch: Callable[[str], None], camera: str = ''):
-        self._node = node
+    def __init__(self, node: Node, on_mismatch: Callable[[str], None], clouds: Clouds,
+                 camera: str = ''):
+        self._node, self._made = node, clouds
         self._clouds = Pace()
         prefix = f'~/{camera}/depth' if camera else '~/depth'
         self.depth, self.info, self.points, self.colour = (
@@ -88,7 +90,8 @@ class Outputs:
             if edge_threshold > 0:
                 depth_m = np.where(
                     depth_edges(depth_m, edge_threshold), np.float32(np.nan), depth_m)
-            self.points.publish(cloud(depth_m, seen.rgb, seen.intrinsics, header, stride))
+            self.points.publish(
+                self._made.message(depth_m, seen.rgb, seen.intrinsics, header, stride))
 
     def destroy(self) -> None:
         """Withdraw all publishers."""

@@ -8,6 +8,7 @@ import contextlib
 
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.msg import SpatialAnswer
+from depthvlm_ros.nodes.clouds import Clouds
 from depthvlm_ros.nodes.diagnostics import diagnostic_array, status_of
 from depthvlm_ros.nodes.lane import Lane
 from depthvlm_ros.nodes.looking import look_together, Seen
@@ -44,9 +45,10 @@ class Stream:
         self.transforms = Transforms(node, node.value('question_timeout'))
         self.worker = Worker(self._look, self._begin, self._deliver,
                              node.value('max_questions'), thread, len(names))
+        clouds = Clouds.of(self._device)
         try:
             for name in names:
-                lane = Lane(node, name, self.worker.submit)
+                lane = Lane(node, name, self.worker.submit, clouds)
                 self.lanes[lane.name] = lane
         except Exception:
             for lane in self.lanes.values():
