@@ -26,6 +26,7 @@ def test_it_sees_the_depth_of_rooms_it_has_not_seen(nano):
     assert result['delta1'] > 0.9
     assert result['answers']['depth']['right'] == 1.0
     assert result['answers']['side']['right'] > 0.7
+    assert result['answers']['point']['right'] > 0.7
 
 
 def test_a_wrong_focal_length_shows_in_its_depth(nano):
