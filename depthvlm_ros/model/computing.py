@@ -26,7 +26,8 @@ _FAR = re.compile(
     rf'how many met(?:re|er)s away is)\s+{_THING}(?:\s+away)?{_FROM_HERE}{_END}', re.IGNORECASE)
 _APART = re.compile(
     rf'\s*(?:(?:how far apart are|what is the distance between)\s+{_THING}\s+and|'
-    rf'how far(?: away)? is\s+{_THING}\s+from)\s+{_THING}{_END}', re.IGNORECASE)
+    rf'how far(?: away)? is\s+{_THING}\s+from|'
+    rf'what is the distance from\s+{_THING}\s+to)\s+{_THING}{_END}', re.IGNORECASE)
 _SEVERAL = re.compile(r'\b(?:and|or|from|to)\b', re.IGNORECASE)
 _DENIAL = re.compile(r"\b(?:no|not|none|cannot)\b|n't\b", re.IGNORECASE)
 _ARTICLE = re.compile(r'\w+\s+')

@@ -28,6 +28,8 @@ CAMERA = Intrinsics.centred(320, 240, 260.0)
     ('How far apart are the red box and the door?', ['the red box', 'the door']),
     ('What is the distance between the red box and the door?', ['the red box', 'the door']),
     ('How far is the red box from the door?', ['the red box', 'the door']),
+    ('What is the distance from the red box to the door?', ['the red box', 'the door']),
+    ('What is the distance from the camera to the door?', ['the door']),
     ('Which is closer, the red box or the door?', []),
     ('How far is the red box from the door and the wall?', []),
     ('How far are the red box and the door?', []),
