@@ -18,17 +18,23 @@ from depthvlm_ros.model.decoding import Answer, Decoding
 
 POINT_QUESTION = 'Point at {thing}.'
 
-_THING = r'((?:the|this|that|a|an|my|your)\s+[^,?.;]+?)'
-_FROM_HERE = r'(?:\s+from\s+(?:me|here|us|you|the camera|the robot))?'
-_END = r'\s*[?.]*\s*'
+# Matched against words with single spaces between them, so that no run of them is tried in
+# every way.
+_THING = r'((?:the|this|that|a|an|my|your) [^,?.;!]+?)'
+_FROM_HERE = r'(?: from (?:me|here|us|you|the camera|the robot))?'
+_END = r'(?: in met(?:re|er)s)? ?[?.!]*'
 _FAR = re.compile(
-    rf'\s*(?:how far(?: away)? is|what is the distance{_FROM_HERE} to|'
-    rf'how many met(?:re|er)s away is)\s+{_THING}(?:\s+away)?{_FROM_HERE}{_END}', re.IGNORECASE)
+    rf'(?:how far(?: away)? is|what is the distance{_FROM_HERE} to|'
+    rf'how many met(?:re|er)s away is) {_THING}(?: away)?{_FROM_HERE}{_END}', re.IGNORECASE)
 _APART = re.compile(
-    rf'\s*(?:(?:how far apart are|what is the distance between)\s+{_THING}\s+and|'
-    rf'how far(?: away)? is\s+{_THING}\s+from|'
-    rf'what is the distance from\s+{_THING}\s+to)\s+{_THING}{_END}', re.IGNORECASE)
-_SEVERAL = re.compile(r'\b(?:and|or|from|to)\b', re.IGNORECASE)
+    rf'(?:(?:how far apart are|what is the distance between) {_THING} and|'
+    rf'how far(?: away)? is {_THING}(?: away)? from|'
+    rf'what is the distance from {_THING} to) {_THING}{_END}', re.IGNORECASE)
+_LONGEST = 200      # characters of a question
+_HERE = re.compile(r'the (?:camera|robot)', re.IGNORECASE)
+# What cannot be pointed at, or says more than which thing is meant.
+_UNCLEAR = re.compile(r'\b(?:and|or|from|to|camera|robot|lens|sensor|position|above|below|under|'
+                      r'over|open)\b', re.IGNORECASE)
 _DENIAL = re.compile(r"\b(?:no|not|none|cannot)\b|n't\b", re.IGNORECASE)
 _ARTICLE = re.compile(r'\w+\s+')
 
@@ -41,10 +47,14 @@ def things_of(question: str) -> list[str]:
     :return: one thing (how far is it), two (how far apart are they), or none: another question,
         or one that is not understood.
     """
+    words = ' '.join(question.split())
+    if len(words) > _LONGEST:
+        return []
     for form in (_FAR, _APART):
-        match = form.fullmatch(question)
-        things = [thing.strip() for thing in match.groups() if thing] if match else []
-        if things and not any(_SEVERAL.search(thing) for thing in things):
+        match = form.fullmatch(words)
+        things = [thing for thing in match.groups() if thing] if match else []
+        things = [thing for thing in things if not _HERE.fullmatch(thing)]
+        if things and not any(_UNCLEAR.search(thing) for thing in things):
             return things
     return []
 
@@ -75,22 +85,21 @@ class ComputedDistance:
         self._depth_m, self._intrinsics = depth_m, intrinsics
         self._found: list[spatial.Reference] = []
         self._said: list[str] = []
-        self._tokens_before = 0
         self._points = True
-        self._decoding = begin(POINT_QUESTION.format(thing=things[0]), max_tokens)
+        self._decodings = [begin(POINT_QUESTION.format(thing=things[0]), max_tokens)]
 
     @property
     def tokens(self) -> int:
         """Return how many tokens the model has said so far."""
-        return self._tokens_before + self._decoding.tokens
+        return sum(decoding.tokens for decoding in self._decodings)
 
     def step(self) -> bool:
         """Decode one token, or read a piece of a question; False once it has ended."""
         if self.ended:
             return False
-        going = self._decoding.step()
+        going = self._decodings[-1].step()
         if not self._points:
-            self.text, self.ended = self._decoding.text, self._decoding.ended
+            self.text, self.ended = self._decodings[-1].text, self._decodings[-1].ended
         elif not going:
             self._take_point()
         return not self.ended
@@ -102,7 +111,7 @@ class ComputedDistance:
 
     def _take_point(self) -> None:
         """Use what the model said when it was to point."""
-        said = self._decoding.text
+        said = self._decodings[-1].text
         found = spatial.references_in(said, self._depth_m, self._intrinsics)
         if len(found) == 1 and found[0].valid:
             self._found.append(found[0])
@@ -112,7 +121,7 @@ class ComputedDistance:
             else:
                 self.text, self.ended, self.computed = self._sentence(), 'stop', True
         elif not spatial.names_coordinates(said) and _DENIAL.search(said):
-            self.text, self.ended = said, self._decoding.ended
+            self.text, self.ended = said, self._decodings[-1].ended
         else:
             self._points = False
             self._go_on(self._question)
@@ -121,10 +130,9 @@ class ComputedDistance:
         """Put the next question to the model, if tokens are left."""
         left = self.max_tokens - self.tokens
         if left < 1:
-            self.text, self.ended = self._decoding.text, 'length'
+            self.text, self.ended = self._decodings[-1].text, 'length'
         else:
-            self._tokens_before = self.tokens
-            self._decoding = self._begin(question, left)
+            self._decodings.append(self._begin(question, left))
 
     def _sentence(self) -> str:
         """Return the answer: the distance, and the places it was measured at."""

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 import threading
 import time
@@ -11,6 +13,7 @@ import time
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import (
+    ConditionReachedException,
     Executor,
     ExternalShutdownException,
     ShutdownException,
@@ -24,7 +27,7 @@ THREADS = 4
 
 class PoolExecutor(Executor):
     """
-    Runs callbacks in a pool of threads, and hands each to the pool once.
+    Runs callbacks in a pool of threads, and hands none to it again that waits there.
 
     rclpy's MultiThreadedExecutor hands a callback that no thread has begun yet to its pool again
     in every round. Beside a model, whose thread takes turns at the interpreter with the others,
@@ -38,7 +41,7 @@ class PoolExecutor(Executor):
         super().__init__(context=context)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix='callbacks')
         self._queued: set[Task] = set()     # handed to the pool, and not begun
-        self._failure: BaseException | None = None
+        self._failures: deque[BaseException] = deque()      # of callbacks, to be raised
         self._begun = threading.Condition()
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
@@ -47,11 +50,22 @@ class PoolExecutor(Executor):
 
         :raises Exception: what a callback before it raised.
         """
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        self._spin_once_impl(timeout_sec)
+
+    def _spin_once_impl(self, timeout_sec: float | None = None,
+                        wait_condition: Callable[[], bool] | None = None) -> None:
+        """Do it; newer executors' spin calls this, older ones' calls spin_once."""
+        if self._failures:
+            raise self._failures.popleft()
+        # Always equal where it is the usual one: another condition begins the waiting anew.
+        until = self._has_failed if wait_condition is None else (
+            lambda: self._has_failed() or wait_condition())
         try:
-            task, _, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
+            task, _, _ = self.wait_for_ready_callbacks(timeout_sec, None, until)
+        except ConditionReachedException:
+            if self._failures:
+                raise self._failures.popleft() from None
+            return
         except (ExternalShutdownException, ShutdownException, TimeoutException):
             return
         with self._begun:
@@ -66,7 +80,7 @@ class PoolExecutor(Executor):
                 raise
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
-        """Take no more callbacks, and wait for those under way, as MultiThreadedExecutor does."""
+        """Take no more callbacks, and wait for those under way, however long they take."""
         ended = super().shutdown(timeout_sec)
         self._pool.shutdown()
         return ended
@@ -75,10 +89,17 @@ class PoolExecutor(Executor):
         with self._begun:
             self._queued.discard(task)
             self._begun.notify()
-        task()
-        if task.done() and task.exception() is not None:
-            self._failure = task.exception()
+        try:
+            task()
+            error = task.exception() if task.done() else None
+        except BaseException as raised:     # of a thread: it comes out where the executor spins
+            error = raised
+        if error is not None:
+            self._failures.append(error)
             self.wake()
+
+    def _has_failed(self) -> bool:
+        return bool(self._failures)
 
 
 def spin(executor: Executor) -> None:

@@ -51,7 +51,7 @@ def test_both_ways_give_the_same_bytes(stride, name):
 
 @pytest.mark.parametrize('faster', [0, 1])
 def test_the_faster_way_is_taken_after_some_trials(faster):
-    ways = [Way(0.01), Way(0.01)]
+    ways = [Way(0.05), Way(0.05)]
     ways[faster].seconds = 0.0
     clouds = Clouds(*ways)
     for _ in range(TRIALS + 5):
@@ -61,7 +61,7 @@ def test_the_faster_way_is_taken_after_some_trials(faster):
 
 
 def test_each_size_has_its_own_trials():
-    ways = Way(0.005), Way()
+    ways = Way(0.05), Way()
     clouds = Clouds(*ways)
     for stride in (1, 2):
         for _ in range(TRIALS + 1):
@@ -72,7 +72,7 @@ def test_each_size_has_its_own_trials():
 @pytest.mark.parametrize('trials_before', [0, TRIALS])
 def test_a_device_that_fails_is_not_tried_again(trials_before):
     device = Way()
-    plain = Way(0.005)
+    plain = Way(0.05)
     clouds = Clouds(plain, device)
     for _ in range(trials_before):
         made(clouds)
