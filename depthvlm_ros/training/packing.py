@@ -14,6 +14,7 @@ from depthvlm_ros.model.prompt import encode_words
 import torch
 
 IGNORED = -100  # label of a token that is not supervised
+LENGTH_STEP = 32  # few lengths: a CPU's products are compiled anew for each
 NEXT_TURN = '\n<|im_start|>user\n'  # between an answer and the question after it
 
 
@@ -73,13 +74,14 @@ def conversation_ids(tokenizer, prompt, turns):
 
 def pack(rows, pad_id):
     """
-    Pack rows into a batch.
+    Pack rows into a batch, whose length is a multiple of LENGTH_STEP.
 
     :param rows: list of Row.
     :param pad_id: fills up shorter rows.
     :return: Packed.
     """
     length = max(len(row.prefix) + sum(len(ids) for ids, _ in row.talks) for row in rows)
+    length += -length % LENGTH_STEP
     batch = len(rows)
     ids = torch.full((batch, length), pad_id)
     targets = torch.full((batch, length), IGNORED)

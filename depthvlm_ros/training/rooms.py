@@ -58,7 +58,7 @@ class Rooms:
             gaze = guide.gaze(len(row.prefix), row.talks, [
                 (question, kind) for (question, _, kind), fits in zip(asked, short) if fits])
         return Sample(row, pixels, grid, torch.from_numpy(depth / np.float32(plan.depth_scale)),
-                      names, gaze, self._window(rng, plan.final))
+                      names, gaze, self._window(rng, plan.final, frame))
 
     def _camera(self, index, rng):
         """
@@ -79,13 +79,22 @@ class Rooms:
                 return camera
         return first
 
-    def _window(self, rng, size):
-        """Draw the part of the network's image, (width, height) px, that is looked at."""
+    def _window(self, rng, size, frame):
+        """
+        Draw the part of the network's image, (width, height) px, that is looked at.
+
+        Half of them hold a thing, by lot: things are few pixels, and most of what is asked about.
+        """
         if self.source.window == 1:
             return None
-        width, height = (max(1, round(self.source.window * side)) for side in size)
-        u, v = (int(rng.integers(whole - part + 1))
-                for whole, part in zip(size, (width, height)))
+        parts = [max(1, round(self.source.window * side)) for side in size]
+        starts = [int(rng.integers(whole - part + 1)) for whole, part in zip(size, parts)]
+        if frame.objects and rng.random() < 0.5:
+            thing = frame.objects[rng.integers(len(frame.objects))]
+            scales = size[0] / frame.intrinsics.width, size[1] / frame.intrinsics.height
+            starts = [int(np.clip(at * scale - rng.integers(part), 0, whole - part))
+                      for at, scale, part, whole in zip(thing.pixel, scales, parts, size)]
+        (width, height), (u, v) = parts, starts
         return Window(v, v + height, u, u + width)
 
     def _asked(self, rng, frame):

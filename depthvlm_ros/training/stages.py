@@ -52,8 +52,12 @@ def optimisers_of(module, training):
 
 
 def is_inner(name, parameter):
-    """Tell whether a parameter is a matrix of a layer, neither the first nor the last."""
-    return parameter.ndim == 2 and ('.blocks.' in name or '.layers.' in name or 'merger' in name)
+    """
+    Tell whether a parameter is a matrix of a layer, neither the first nor the last.
+
+    The mergers are not: four times a layer's width squared, they cost Muon more than all layers.
+    """
+    return parameter.ndim == 2 and ('.blocks.' in name or '.layers.' in name)
 
 
 def rate_at(step, steps, training):

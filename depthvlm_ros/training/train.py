@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 import logging
 import math
+import os
 from pathlib import Path
 
 from depthvlm_ros.model.vision_pass import embed_patches
@@ -38,11 +39,14 @@ from depthvlm_ros.training.state import (
     save_checkpoint,
     save_state,
 )
+from depthvlm_ros.training.vision import encode
 import torch
 from torch.utils.data import DataLoader
 import yaml
 
 LOG_EVERY = 20  # steps
+# On a CPU a product is compiled for the shape of its operands, of which rooms have thousands.
+PRODUCTS_KEPT = '20000'
 SKIPPED = COUNTED.index('skipped')
 
 
@@ -168,13 +172,16 @@ def prepare_learner(model, training, accelerator):
         raise ValueError("optimiser is 'muon' and FSDP shards the weights, wanted 'adamw'")
     freeze(model, training.stage, training.thaw_vision)
     model.config.depth_loss_weight = training.depth_weight
-    patch_embed = model.model.visual.patch_embed
-    patch_embed.forward = partial(embed_patches, patch_embed)
+    visual = model.model.visual
+    visual.patch_embed.forward = partial(embed_patches, visual.patch_embed)
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({'use_reentrant': False})
     # The gaze is watched there; and on a CPU it is faster.
     if accelerator.device.type == 'cpu':
         model.set_attn_implementation(attention.NAME)
+        # It goes past the blocks' own forward, where checkpoints and shards are hooked in.
+        if not training.gradient_checkpointing and accelerator.distributed_type != 'FSDP':
+            visual.forward = partial(encode, visual)
     elif training.gaze_weight > 0:
         model.model.language_model.set_attn_implementation(attention.NAME)
     return Learner(model, training).train()
@@ -213,6 +220,7 @@ def main(args=None):
     parser.add_argument('--save-every', type=int, default=500, help='steps')
     parser.add_argument('--stop-at', type=int, help='stop at this step, to be gone on with')
     options = parser.parse_args(args)
+    os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', PRODUCTS_KEPT)
     logging.basicConfig(level=logging.INFO, format='%(levelname)s %(message)s')
     changed = {}
     for text in options.set:

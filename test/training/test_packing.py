@@ -107,3 +107,11 @@ def test_padding_is_not_supervised(predictor):
     assert (packed.targets[1, end:] == IGNORED).all()
     assert (packed.targets[:, :4] == IGNORED).all()
     assert (packed.targets[1] != IGNORED).sum() == sum(t != IGNORED for t in talks[0][1])
+
+
+def test_rows_have_few_lengths(predictor):
+    ids, targets = encode(predictor, TALK[0])
+    row = Row([1, 2, 3], torch.arange(3).expand(3, -1), [(ids, targets)])
+    packed = pack([row], predictor.tokenizer.pad_token_id)
+    assert packed.input_ids.shape == (1, 32)
+    assert (packed.targets != IGNORED).sum() == sum(t != IGNORED for t in targets)

@@ -56,3 +56,21 @@ def test_the_depth_loss_sees_the_window_alone(parts):
 def test_a_window_beyond_the_image_is_refused():
     with pytest.raises(ValueError, match=r'window is 1.5, wanted a share in \(0, 1\]'):
         RoomSource(window=1.5)
+
+
+def test_half_of_the_windows_hold_a_thing_by_intent(parts, monkeypatch):
+    draw = rooms_module.Rooms._window
+    shown = []
+    monkeypatch.setattr(rooms_module.Rooms, '_window', lambda *a: shown.append(
+        (a[3], a[2], draw(*a))) or shown[-1][-1])
+    rooms = Rooms(RoomSource(native_px=(60, 140), window=0.3), parts[2], seed=3,
+                  with_language=False, with_names=False)
+    for index in range(60):
+        rooms.sample(index)
+    held = 0
+    for frame, size, window in shown:
+        scales = size[0] / frame.intrinsics.width, size[1] / frame.intrinsics.height
+        held += any(window.u_min <= thing.pixel[0] * scales[0] < window.u_max
+                    and window.v_min <= thing.pixel[1] * scales[1] < window.v_max
+                    for thing in frame.objects)
+    assert held > 0.5 * len(shown)    # a third of them without it

@@ -83,8 +83,9 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny_training):
           for optimiser in (adamw, muon)]
     assert of[0] | of[1] == set(names.values()) and not of[0] & of[1]
     assert 'model.language_model.layers.0.self_attn.q_proj.weight' in of[1]
-    assert 'model.visual.merger.linear_fc1.weight' in of[1]
+    assert 'model.visual.blocks.0.mlp.linear_fc1.weight' in of[1]
     for first_or_last in ('model.language_model.embed_tokens.weight', 'depth_head.norm.weight',
+                          'model.visual.merger.linear_fc1.weight',
                           'model.visual.pos_embed.weight', 'model.visual.patch_embed.proj.weight'):
         assert first_or_last in of[0]
 
