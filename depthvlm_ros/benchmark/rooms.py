@@ -25,7 +25,7 @@ from tqdm import tqdm
 DEPTH_FIGURES = ('delta1', 'delta2', 'delta3', 'abs_rel', 'rmse', 'log10', 'silog')
 FOCAL_SHARES = (0.6, 0.8, 1.0, 1.3)  # fx over the width, of one room seen by four cameras
 WRONG_FACTORS = (0.8, 1.25)
-MOST_TOKENS = 64
+MOST_TOKENS = 128
 DRAWS = 20260101    # tells these draws from others with the same seeds
 
 _worker = {}        # of a process of measure_in_processes, its predictor

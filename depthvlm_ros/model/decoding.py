@@ -53,7 +53,7 @@ class Decoding:
     :raises ValueError: max_tokens below 1.
     """
 
-    computed = False    # the words are the model's own, see computing.ComputedDistance
+    computed = ''       # the words are the model's own, see computing.ComputedDistance
 
     def __init__(self, model, tokenizer, prompt, view, question, max_tokens, steps=Steps):
         if max_tokens < 1:

@@ -8,7 +8,12 @@ import gc
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import checkpoint, quantisation
 from depthvlm_ros.model.capture import capture_for, download
-from depthvlm_ros.model.computing import ComputedDistance, things_of
+from depthvlm_ros.model.computing import (
+    compared_things,
+    ComputedComparison,
+    ComputedDistance,
+    things_of,
+)
 from depthvlm_ros.model.decoding import Decoding
 from depthvlm_ros.model.engine import Engine, to_camera
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
@@ -205,21 +210,23 @@ class Predictor:
         :param view: what `look` returned.
         :param question: a person's words.
         :param max_tokens: most tokens of the answer.
-        :param compute_distances: where a distance is asked for, let the model point, and measure
-            there, see computing.ComputedDistance.
+        :param compute_distances: where a distance is asked for, or which of two things is
+            closer, let the model point, and measure there, see computing.
         :param depth_m: to measure in, (H, W) float32, metres, NaN invalid; None: the view's.
-        :return: Decoding, or ComputedDistance.
+        :return: Decoding, or computing.ComputedDistance.
         :raises ValueError: max_tokens below 1.
         """
         def decode(words, most):
             return Decoding(self.model, self.tokenizer, self.prompt, view, words, most,
                             self.engine.steps)
-        things = things_of(question) if compute_distances else []
-        if not things:
-            return decode(question, max_tokens)
-        return ComputedDistance(decode, question, things,
+        if compute_distances:
+            for kind, things in ((ComputedDistance, things_of(question)),
+                                 (ComputedComparison, compared_things(question))):
+                if things:
+                    return kind(decode, question, things,
                                 view.depth_m if depth_m is None else depth_m, view.intrinsics,
                                 max_tokens)
+        return decode(question, max_tokens)
 
     def ask(self, view, question, max_tokens=128, compute_distances=False):
         """Answer a question about a view: `begin`, stepped to its end; returns Answer."""

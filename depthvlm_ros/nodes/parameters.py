@@ -113,7 +113,7 @@ TABLE = (
         span=(1, 4096)),
     Row('compute_distances', False,
         'how far a thing is, or two are apart: let the model point, and measure the depth there, '
-        'instead of taking its words'),
+        'instead of taking its words; which of two is closer: hear both'),
     Row('max_questions', 8, 'questions that may be open at once; one more is answered BUSY',
         Change.NOT_ACTIVE, (1, 64)),
     Row('hang_timeout', 120.0,

@@ -40,8 +40,7 @@ TRANSFORM_STATUS = {
     NoTransformError: Status.NO_TRANSFORM,
 }
 
-COMPUTED = ("the distance is not in the model's own words: it was computed from the depth "
-            'where the model pointed')
+COMPUTED = "not in the model's own words: computed from "
 
 # Returns t_target_optical, (4, 4), of a target frame, or raises as transforms.Transforms.matrix.
 MatrixOf = Callable[[str], np.ndarray]
@@ -121,7 +120,7 @@ def _ending(question: Question) -> tuple[int, str]:
             return Status.OK, ''
         if decoding.ended == 'length':
             return Status.OK, f'cut after max_tokens = {question.max_tokens} tokens'
-        return Status.OK, COMPUTED if decoding.computed else ''
+        return Status.OK, COMPUTED + decoding.computed if decoding.computed else ''
     if question.ending is Ending.FRAME_REFUSED:
         return Status.NO_IMAGE, f'the newest image cannot be used: {error}'
     if question.ending is Ending.TIMEOUT:

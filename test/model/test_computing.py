@@ -8,7 +8,7 @@ import math
 from depthvlm_ros.benchmark.rooms import measure_rooms
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
-from depthvlm_ros.model.computing import things_of
+from depthvlm_ros.model.computing import compared_things, stated_distances, things_of
 from depthvlm_ros.synthetic import Scene
 import numpy as np
 import pytest
@@ -53,6 +53,45 @@ CAMERA = Intrinsics.centred(320, 240, 260.0)
 ])
 def test_which_questions_ask_for_a_distance(question, things):
     assert things_of(question) == things
+
+
+@pytest.mark.parametrize(('question', 'things'), [
+    ('Which is closer, the red box or the door?', ['the red box', 'the door']),
+    ('which is nearer the red box or the door', ['the red box', 'the door']),
+    ('What is closer to the camera, my cup or a chair?', ['my cup', 'a chair']),
+    ('Which one is closer to me: the red box or the door?', ['the red box', 'the door']),
+    ('Is the red box or the door closer?', ['the red box', 'the door']),
+    ('Is the red box or the door nearer to the robot?', ['the red box', 'the door']),
+    ('Is the red box or the door open?', []),
+    ('Is the red box closer?', []),
+    ('Is the red box closer or the door?', []),
+    ('Is the red box closer than the door?', []),
+    ('Which is closer, the box, the ball or the door?', []),
+    ('Which is closer, the box or the ball or the door?', []),
+    ('Which is closer to the door, the box or the ball?', []),
+    ('Which is farther, the red box or the door?', []),
+    ('which is closer, the ' + 'a or the ' * 190, []),
+    ('', []),
+])
+def test_which_questions_compare(question, things):
+    assert compared_things(question) == things
+
+
+@pytest.mark.parametrize(('words', 'metres'), [
+    ('The red box is at 2.31 m and the door at 3.10 m, so the red box is closer.', [2.31, 3.1]),
+    ('The door is 3 metres away, the red box 2.5 m.', [2.5, 3.0]),
+    ('The red box, at 2.31 m.', []),
+    ('The red box and the door are at 0.00 m.', []),
+    ('There is no door in the image.', []),
+    ('', []),
+])
+def test_which_distances_are_stated(words, metres):
+    assert stated_distances(words, ['the red box', 'the door']) == metres
+
+
+def test_of_names_within_each_other_no_distance_is_taken():
+    words = 'The red box is at 2 m, the box at 3 m.'
+    assert not stated_distances(words, ['the red box', 'the box'])
 
 
 @pytest.fixture(scope='module')
@@ -121,13 +160,54 @@ def test_depth_of_another_range_is_measured_in(nano, view, say):
     assert decoding.text.startswith('The box is 7.00 m away.')
 
 
+def test_which_is_closer_is_heard_both_ways(nano, view, say):
+    seen = sorted((float(view.depth_m[v, u]), u, v) for u in (80, 240) for v in (60, 200))
+    places = [place(round(u / 0.32), round(v / 0.24)) for _, u, v in (seen[-1], seen[0])]
+    # In words the one pointed at far away is a little closer: the depth there decides.
+    say('The box is at 2.00 m and the ball at 2.02 m, so the box is closer.', *places)
+    decoding = nano.begin(view, 'Which is closer, the box or the ball?', 128, True)
+    while decoding.step():
+        pass
+    measured = [reference.depth_m for reference in decoding.answer().references]
+    means = [math.sqrt(a * b) for a, b in zip((2.0, 2.02), measured, strict=True)]
+    assert decoding.text == (
+        f'The box is at {means[0]:.2f} m and the ball at {means[1]:.2f} m, so the ball is closer. '
+        + ' '.join(places))
+    assert 'the words of the model and the depth' in decoding.computed
+    assert decoding.ended == 'stop'
+
+
+@pytest.mark.parametrize(('most', 'said'), [
+    (128, ['The box is closer.']), (128, ['There is no ball in the image.']),
+    (128, ['The box is at 2.00 m and the ball at 3.00 m, so the box is closer.', 'Nowhere.']),
+    (128, ['The box is at 2.00 m and the ball at 3.00 m, so the box is closer.', place(1, 2),
+           'There is no ball in the image.']),
+    (40, ['The box is at 2.00 m and the ball at 3.00 m, so the box is closer.', place(1, 2)]),
+])
+def test_where_both_ways_cannot_be_heard_its_words_stand(nano, view, say, most, said):
+    say(*said)
+    decoding = nano.begin(view, 'Which is closer, the box or the ball?', most, True)
+    while decoding.step():
+        pass
+    assert (decoding.text, decoding.ended, decoding.computed) == (said[0], 'stop', '')
+    assert decoding.tokens <= most
+
+
+def test_words_of_a_comparison_that_are_cut_are_told_as_cut(nano, view, say):
+    say('The box is at 2.00 m and the ball at 3.00 m, so the box is closer.')
+    decoding = nano.begin(view, 'Which is closer, the box or the ball?', 5, True)
+    while decoding.step():
+        pass
+    assert (decoding.tokens, decoding.ended, decoding.computed) == (5, 'length', '')
+
+
 def test_what_is_not_there_is_said_in_the_models_words(nano, view, say):
     words = 'There is no red box in the image.'
     say(words, 'never asked')
     decoding = nano.begin(view, 'How far is the red box?', 128, True)
     while decoding.step():
         pass
-    assert (decoding.text, decoding.ended, decoding.computed) == (words, 'stop', False)
+    assert (decoding.text, decoding.ended, decoding.computed) == (words, 'stop', '')
 
 
 @pytest.mark.parametrize('pointed', [

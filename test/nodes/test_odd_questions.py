@@ -86,8 +86,10 @@ def test_a_distance_is_computed_where_that_is_wanted_and_said_so(active, say):
     place, = computed.references
     assert computed.answer == f'The box is {place.depth:.2f} m away. {words}'
     assert place.valid and place.depth == own.references[0].depth
-    assert 'computed' in computed.message
+    assert computed.message.endswith('computed from the depth where the model pointed')
     assert robot.ask(question='Where is the box?').message == ''
+    own = robot.ask(question='Which is closer, the box or the door?')
+    assert (own.answer, own.message) == (words, '')     # which state no distances
 
 
 def test_half_a_character_in_a_label_can_still_be_sent(active, say):
