@@ -14,6 +14,7 @@ import torch
 
 LONGEST_TALK = 160  # tokens
 CAMERAS_DRAWN = 300     # to find one that gives the network's image its size
+POINTS, LEAST_POINTS = 4, 3    # to name a token by
 
 
 class Rooms:
@@ -53,7 +54,9 @@ class Rooms:
         if self.with_names:
             token_px = self.encoder.config.token_px
             names = torch.from_numpy(np.stack(token_names(frame, plan.final, token_px)))
-            guide = Guide(self.encoder.vocabulary, frame, names,
+            # What is looked at is read at the tokens' centres.
+            centres = torch.from_numpy(np.stack(token_names(frame, plan.final, token_px, 1, 1)))
+            guide = Guide(self.encoder.vocabulary, frame, centres,
                           (plan.final[1] // token_px, plan.final[0] // token_px))
             gaze = guide.gaze(len(row.prefix), row.talks, [
                 (question, kind) for (question, _, kind), fits in zip(asked, short) if fits])
@@ -110,24 +113,36 @@ class Rooms:
         return [pairs[i] for i in chosen]
 
 
-def token_names(frame, size, token_px):
+def token_names(frame, size, token_px, points=POINTS, least=LEAST_POINTS):
     """
-    Name what every image token's centre shows.
+    Name what every image token shows: the thing that most of it sees, else the room at its centre.
 
     :param frame: synthetic.Frame.
     :param size: (width, height) of the network's image, px.
+    :param points: so many rows and columns of places are looked at in a token; 1: its centre.
+    :param least: a thing is named from so many of them on; few, so that things smaller than a
+        token have one that is theirs.
     :return: (colours, kinds), each (tokens,) int64, row by row: indices into NAMED_COLOURS and
         NAMED_KINDS.
     """
     grid = size[0] // token_px, size[1] // token_px
-    height, width = frame.object_ids.shape
-    v = ((np.arange(grid[1]) + 0.5) / grid[1] * height).astype(int)
-    u = ((np.arange(grid[0]) + 0.5) / grid[0] * width).astype(int)
-    ids = frame.object_ids[np.ix_(v, u)].ravel()
     surfaces = np.array([NAMED_KINDS.index(s) for s in SURFACES])
-    kinds = surfaces[frame.surfaces[np.ix_(v, u)].ravel()]
-    colours = np.zeros(ids.size, np.int64)
+    kinds = surfaces[sampled(frame.surfaces, *grid).ravel()].astype(np.int64)
+    colours = np.zeros(kinds.size, np.int64)
+    ids = sampled(frame.object_ids, *(points * side for side in grid))
+    ids = ids.reshape(grid[1], points, grid[0], points)
+    most = np.full(kinds.size, least - 1)
     for thing in frame.objects:
-        colours[ids == thing.index] = NAMED_COLOURS.index(thing.colour)
-        kinds[ids == thing.index] = NAMED_KINDS.index(thing.shape)
-    return colours, kinds.astype(np.int64)
+        seen = (ids == thing.index).sum((1, 3)).ravel()
+        colours[seen > most] = NAMED_COLOURS.index(thing.colour)
+        kinds[seen > most] = NAMED_KINDS.index(thing.shape)
+        most = np.maximum(most, seen)
+    return colours, kinds
+
+
+def sampled(image, columns, rows):
+    """Return what the middles of rows x columns equal parts of an image show."""
+    height, width = image.shape
+    v = ((np.arange(rows) + 0.5) / rows * height).astype(int)
+    u = ((np.arange(columns) + 0.5) / columns * width).astype(int)
+    return image[np.ix_(v, u)]

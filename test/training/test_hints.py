@@ -84,11 +84,25 @@ def guided(parts):
     encoder = parts[1]
     camera = Intrinsics.centred(320, 256, 256.0)
     frame = Scene.random(3, split='train').render(camera)
-    names = torch.from_numpy(np.stack(token_names(frame, (320, 256), 32)))
+    names = torch.from_numpy(np.stack(token_names(frame, (320, 256), 32, 1, 1)))
 
     def talk(question, answer):
         return conversation_ids(encoder.tokenizer, encoder.prompt, [(question, answer)])
     return frame, Guide(encoder.vocabulary, frame, names, (8, 10)), talk
+
+
+def test_small_things_have_a_token_of_their_own():
+    camera = Intrinsics.centred(384, 288, 256.0)
+    without = {(1, 1): 0, (4, 3): 0}
+    for seed in range(20):
+        frame = Scene.random(seed, split='train').render(camera)
+        for points in without:
+            named = set(zip(*(names.tolist() for names in token_names(
+                frame, (384, 288), 32, *points))))
+            without[points] += sum(
+                (NAMED_COLOURS.index(thing.colour), NAMED_KINDS.index(thing.shape)) not in named
+                for thing in frame.objects if thing.clear)
+    assert without[4, 3] < 0.5 * without[1, 1]
 
 
 def test_what_is_not_there_is_sought_at_the_opening_token(guided):
