@@ -195,12 +195,13 @@ class Performance:
             done.add(question)
             stamp = stamp_of(response)
             known = self._spectator.wait(lambda stamp=stamp: stamp in self._spectator.poses, 1.0)
-            truth = question.truth(self._frame(stamp)) if known else None
+            seen = self._frame(stamp) if known else None
+            truth = question.truth(seen) if known else None
             if truth is None:
                 self._say('  in the image answered this has no clear truth: not counted')
                 continue
             self._asked.append(Asked(question.text, response.answer, truth,
-                                     is_correct(question, response.answer, truth)))
+                                     is_correct(question, response.answer, truth, seen)))
             if len(self._asked) == QUESTIONS_ASKED:
                 return
 
