@@ -7,16 +7,15 @@ transformers' tower attends image by image, and turns queries and keys in float3
 the products cost less than moving their operands, that is a third of a block's time.
 """
 
+from types import SimpleNamespace
+
 from depthvlm_ros.model.vision_pass import grid_tables, merged
 import torch
-from transformers.models.qwen3_vl.modeling_qwen3_vl import (
-    BaseModelOutputWithDeepstackFeatures,
-)
 
 
 def encode(visual, hidden_states, grid_thw, **_):
     """
-    Run the vision tower; arguments and result as Qwen3VLVisionModel.forward has them.
+    Run the vision tower; arguments and the result's fields as Qwen3VLVisionModel.forward has them.
 
     :param hidden_states: (patches of all images, 1536).
     :param grid_thw: (images, 3), each image's grid of patches.
@@ -30,7 +29,7 @@ def encode(visual, hidden_states, grid_thw, **_):
         for place, i in enumerate(same):
             tokens[i] = out[place]
             deepstack[i] = [feature[place] for feature in features]
-    return BaseModelOutputWithDeepstackFeatures(
+    return SimpleNamespace(
         pooler_output=torch.cat(tokens),
         deepstack_features=[torch.cat(features) for features in zip(*deepstack)])
 
