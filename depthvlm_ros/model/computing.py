@@ -34,13 +34,13 @@ _APART = re.compile(
 _TO_HERE = r'(?: to (?:me|here|us|you|the camera|the robot))?'
 _NEARER = rf'(?:closer|nearer){_TO_HERE}'
 _CLOSER = re.compile(
-    rf'(?:(?:which|what)(?: one| thing)? is {_NEARER} ?[,:]? {_THING},? or|'
-    rf'is {_THING} or) {_THING}(?: {_NEARER})?{_END}', re.IGNORECASE)
+    rf'(?:which|what)(?: one| thing)? is {_NEARER} ?[,:]? {_THING},? or {_THING}{_END}|'
+    rf'is {_THING} or {_THING} {_NEARER}{_END}', re.IGNORECASE)
 _LONGEST = 200      # characters of a question
 _HERE = re.compile(r'the (?:camera|robot)', re.IGNORECASE)
 # What cannot be pointed at, or says more than which thing is meant.
 _UNCLEAR = re.compile(r'\b(?:and|or|from|to|camera|robot|lens|sensor|position|above|below|under|'
-                      r'over|open)\b', re.IGNORECASE)
+                      r'over|open|closer|nearer)\b', re.IGNORECASE)
 _DENIAL = re.compile(r"\b(?:no|not|none|cannot)\b|n't\b", re.IGNORECASE)
 _ARTICLE = re.compile(r'\w+\s+')
 
@@ -67,13 +67,8 @@ def compared_things(question: str) -> list[str]:
     :param question: a person's words, in English.
     :return: two things as it names them, or none: another question, or one not understood.
     """
-    if not re.search(r'\b(?:closer|nearer)\b', question, re.IGNORECASE):
-        return []
     things = _named(_CLOSER, question)
-    if any(_UNCLEAR.search(thing) or re.search(r'\b(?:closer|nearer)\b', thing, re.IGNORECASE)
-           for thing in things):
-        return []
-    return things
+    return [] if any(_UNCLEAR.search(thing) for thing in things) else things
 
 
 def _named(form: re.Pattern, question: str) -> list[str]:

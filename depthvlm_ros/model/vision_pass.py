@@ -82,19 +82,20 @@ def neighbours(place, size, side):
     return (low, 1 - share), ((low + 1).clamp(max=side - 1), share)
 
 
-def encode(visual, patches, tables):
+def encode(visual, patches, tables, attend_by=None):
     """
     Run the vision tower over images of one grid, none of which sees another.
 
     :param patches: (B * patches, 1536), image after image, each as `preprocess` gives it.
     :param tables: GridTables of the grid.
+    :param attend_by: what attends, as `attend` does, which it is where left out.
     :return: (B, tokens, hidden), and the DeepStack features, each of that shape.
     """
     embedded = embed_patches(visual.patch_embed, patches)
     x = embedded.unflatten(0, (-1, len(tables.embedding))) + tables.embedding
     features = []
     for number, block in enumerate(visual.blocks):
-        x = x + attend(block.attn, block.norm1(x), tables)
+        x = x + (attend_by or attend)(block.attn, block.norm1(x), tables)
         x = x + block.mlp(block.norm2(x))
         if number in visual.deepstack_visual_indexes:
             features.append(merged(visual.deepstack_merger_list[len(features)], x))

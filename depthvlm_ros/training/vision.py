@@ -9,7 +9,7 @@ the products cost less than moving their operands, that is a third of a block's 
 
 from types import SimpleNamespace
 
-from depthvlm_ros.model.vision_pass import grid_tables, merged
+from depthvlm_ros.model import vision_pass
 import torch
 
 
@@ -25,7 +25,8 @@ def encode(visual, hidden_states, grid_thw, **_):
     tokens, deepstack = [None] * len(grids), [None] * len(grids)
     for grid in dict.fromkeys(grids):
         same = [i for i, g in enumerate(grids) if g == grid]
-        out, features = encode_grid(visual, torch.cat([patches[i] for i in same]), grid)
+        out, features = vision_pass.encode(visual, torch.cat([patches[i] for i in same]),
+                                           vision_pass.grid_tables(visual, *grid), attend)
         for place, i in enumerate(same):
             tokens[i] = out[place]
             deepstack[i] = [feature[place] for feature in features]
@@ -34,29 +35,12 @@ def encode(visual, hidden_states, grid_thw, **_):
         deepstack_features=[torch.cat(features) for features in zip(*deepstack)])
 
 
-def encode_grid(visual, patches, grid):
-    """
-    Run images of one grid.
-
-    :param patches: (B * rows * columns, 1536).
-    :param grid: (rows, columns) of patches.
-    :return: (B, tokens, hidden), and the DeepStack features, each of that shape.
-    """
-    tables = grid_tables(visual, *grid)
-    x = visual.patch_embed(patches).unflatten(0, (-1, len(tables.embedding))) + tables.embedding
-    half = tables.cos.shape[1] // 2
-    cos, sin = tables.cos[:, :half], tables.sin[:, :half]
-    features = []
-    for number, block in enumerate(visual.blocks):
-        attention = block.attn
-        qkv = attention.qkv(block.norm1(x)).unflatten(2, (3, attention.num_heads, -1))
-        cos, sin = cos.to(qkv.dtype), sin.to(qkv.dtype)
-        attended = Attend.apply(qkv, cos, sin, attention.scaling)
-        x = x + attention.proj(attended)
-        x = x + block.mlp(block.norm2(x))
-        if number in visual.deepstack_visual_indexes:
-            features.append(merged(visual.deepstack_merger_list[len(features)], x))
-    return merged(visual.merger, x), features
+def attend(attention, x, tables):
+    """Return the attention's output, (B, patches, hidden), as vision_pass.attend has it."""
+    qkv = attention.qkv(x).unflatten(2, (3, attention.num_heads, -1))
+    # The angles stand twice, for both halves of a head.
+    cos, sin = (angles.chunk(2, dim=1)[0].to(qkv.dtype) for angles in (tables.cos, tables.sin))
+    return attention.proj(Attend.apply(qkv, cos, sin, attention.scaling))
 
 
 class Attend(torch.autograd.Function):
