@@ -19,7 +19,7 @@ from depthvlm_ros.nodes.demo import node_process
 from depthvlm_ros.nodes.demo.cloud_file import PLY_POINT, unpack_rgb, write_ply
 from depthvlm_ros.nodes.demo.node_process import NodeProcess, ros_arguments
 from depthvlm_ros.nodes.demo.picture import depth_picture, end_of_scale, UNKNOWN
-from depthvlm_ros.nodes.demo.questions import KINDS_ASKED, room_questions
+from depthvlm_ros.nodes.demo.questions import is_correct, KINDS_ASKED, room_questions
 from depthvlm_ros.nodes.demo.summary import Asked, summary, table
 from depthvlm_ros.synthetic import judge, Scene
 import numpy as np
@@ -126,6 +126,22 @@ def test_its_questions_are_those_of_the_rooms_and_their_truth_is_exact(seed):
     for question in answered:
         assert (question.truth(frame), question.kind) == known[question.text]
         assert judge(question.kind, question.truth(frame), known[question.text][0])
+
+
+def swapped(truth):
+    """Return an answer about a side with the other side in it."""
+    sides = (' left ', ' right ') if ' left ' in truth else (' right ', ' left ')
+    return truth.replace(*sides)
+
+
+def test_its_judge_takes_the_truth_and_nothing_beside_it():
+    frame = Scene.random(7).render(CAMERA)
+    for question in room_questions(frame):
+        truth = question.truth(frame)
+        assert is_correct(question, truth, truth, frame)
+        wrong = (f'[{{"point_2d": [0, 0], "label": "{question.labels[0]}"}}]'
+                 if question.kind == 'point' else swapped(truth))
+        assert wrong != truth and not is_correct(question, wrong, truth, frame)
 
 
 def test_a_question_about_something_out_of_view_has_no_truth():
