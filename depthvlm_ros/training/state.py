@@ -31,13 +31,14 @@ def latest_state(out):
     return max(states, key=lambda p: int(p.name[len(PREFIX):]), default=None)
 
 
-def save_state(out, step, skipped, learner, optimisers, accelerator):
+def save_state(out, step, skipped, samples, learner, optimisers, accelerator):
     """
     Save a state, and remove the one before.
 
     :param out: the run's folder.
     :param step: the step to go on with.
     :param skipped: records skipped so far.
+    :param samples: of the whole run.
     :param learner: as accelerate prepared it.
     :param optimisers: list, as accelerate prepared them.
     """
@@ -48,7 +49,8 @@ def save_state(out, step, skipped, learner, optimisers, accelerator):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # that a single process saves alone
         dcp.save({'model': model_state, 'optimiser': optimiser_state,
-                  'progress': {'step': step, 'skipped': skipped}}, checkpoint_id=new)
+                  'progress': {'step': step, 'skipped': skipped, 'samples': samples}},
+                 checkpoint_id=new)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if whole.exists():
@@ -64,20 +66,21 @@ def load_state(out, learner, optimisers):
     """
     Load the newest state where there is one.
 
-    :return: (step to go on with, records skipped so far).
+    :return: (step to go on with, records skipped so far, samples of the run as it was begun, or
+        None where there is no state).
     """
     path = latest_state(out)
     if path is None:
-        return 0, 0
+        return 0, 0, None
     model_state, optimiser_state = get_state_dict(learner, bare(optimisers))
     state = {'model': model_state, 'optimiser': optimiser_state,
-             'progress': {'step': 0, 'skipped': 0}}
+             'progress': {'step': 0, 'skipped': 0, 'samples': 0}}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         dcp.load(state, checkpoint_id=path)
     set_state_dict(learner, bare(optimisers), model_state_dict=state['model'],
                    optim_state_dict=state['optimiser'])
-    return state['progress']['step'], state['progress']['skipped']
+    return tuple(state['progress'][name] for name in ('step', 'skipped', 'samples'))
 
 
 def bare(optimisers):

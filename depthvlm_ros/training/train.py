@@ -136,7 +136,12 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     mixture, steps = open_data(training, data, encoder, accelerator.num_processes)
     learner = prepare_learner(model, training, accelerator)
     learner, *optimisers = accelerator.prepare(learner, *optimisers_of(learner, training))
-    first, skipped = load_state(out, learner, optimisers)
+    first, skipped, begun_for = load_state(out, learner, optimisers)
+    if begun_for not in (None, len(mixture)) and accelerator.is_main_process:
+        logging.getLogger(__name__).warning(
+            'begun for %d samples and now goes on for %d: the learning rate and, where sources '
+            'are mixed, which sample comes when are from step %d on those of another run',
+            begun_for, len(mixture), first)
     end = min(steps, stop_at or steps)
     loader = open_loader(mixture, encoder, training, accelerator, range(first, end), workers)
     log = RunLog(out, first, steps, accelerator.is_main_process)
@@ -157,7 +162,8 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
                        'learning_rate': rate, 'total': total, 'gradient_norm': norm,
                        'skipped': skipped, **dict(zip(PARTS, means.tolist()))})
         if (step + 1) % save_every == 0 or step + 1 == end:
-            save(out, step + 1, skipped, learner, optimisers, accelerator, tokenizer, training)
+            save(out, step + 1, skipped, len(mixture), learner, optimisers, accelerator, tokenizer,
+                 training)
     log.close()
     accelerator.end_training()
 
@@ -196,13 +202,13 @@ def open_loader(mixture, encoder, training, accelerator, steps, workers):
                       pin_memory=False)
 
 
-def save(out, step, skipped, learner, optimisers, accelerator, tokenizer, training):
+def save(out, step, skipped, samples, learner, optimisers, accelerator, tokenizer, training):
     """Save the checkpoint and, once it is there, the state, which needs its tokenizer."""
     weights = gather_weights(learner)
     if accelerator.is_main_process:
         save_checkpoint(accelerator.unwrap_model(learner).model, tokenizer, out,
                         getattr(torch, training.saved_dtype), weights)
-    save_state(out, step, skipped, learner, optimisers, accelerator)
+    save_state(out, step, skipped, samples, learner, optimisers, accelerator)
 
 
 def main(args=None):

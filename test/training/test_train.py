@@ -56,6 +56,17 @@ def test_a_stopped_run_goes_on_exactly(exact, tmp_path, optimiser):
     assert Predictor.from_pretrained(tmp_path / 'parts', device='cpu').config.canonical_fx == 64.0
 
 
+def test_a_run_that_goes_on_for_another_number_of_samples_says_so(exact, tmp_path, caplog):
+    run(exact, tmp_path, stop_at=1, **QUICK)
+    run(exact, tmp_path, stop_at=2, **QUICK)
+    assert 'begun for' not in caplog.text
+    longer = replace(exact, steps=exact.steps + 2)
+    run(longer, tmp_path, stop_at=3, **QUICK)
+    per_step = exact.global_batch or exact.batch_size
+    assert (f'begun for {exact.steps * per_step} samples and now goes on for '
+            f'{longer.steps * per_step}') in caplog.text
+
+
 def test_a_state_that_was_not_finished_does_not_count(exact, tmp_path):
     run(exact, tmp_path, stop_at=1, **QUICK)
     shutil.copytree(tmp_path / 'state-0000001', tmp_path / 'state-0000003.new')
