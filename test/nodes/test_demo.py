@@ -128,8 +128,14 @@ def test_its_questions_are_those_of_the_rooms_and_their_truth_is_exact(seed):
         assert judge(question.kind, question.truth(frame), known[question.text][0])
 
 
-def swapped(truth):
-    """Return an answer about a side with the other side in it."""
+def falsified(question, truth):
+    """Return an answer of the truth's form that is wrong."""
+    if question.kind == 'point':
+        return f'[{{"point_2d": [0, 0], "label": "{question.labels[0]}"}}]'
+    if question.kind == 'closer':
+        said, closer = truth.rsplit(' so the ', 1)
+        other = next(label for label in question.labels if not closer.startswith(label))
+        return f'{said} so the {other} is closer.'
     sides = (' left ', ' right ') if ' left ' in truth else (' right ', ' left ')
     return truth.replace(*sides)
 
@@ -139,8 +145,7 @@ def test_its_judge_takes_the_truth_and_nothing_beside_it():
     for question in room_questions(frame):
         truth = question.truth(frame)
         assert is_correct(question, truth, truth, frame)
-        wrong = (f'[{{"point_2d": [0, 0], "label": "{question.labels[0]}"}}]'
-                 if question.kind == 'point' else swapped(truth))
+        wrong = falsified(question, truth)
         assert wrong != truth and not is_correct(question, wrong, truth, frame)
 
 

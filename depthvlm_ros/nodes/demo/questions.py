@@ -8,11 +8,17 @@ from dataclasses import dataclass
 import itertools
 
 from depthvlm_ros.synthetic import Frame, judge, VisibleObject
-from depthvlm_ros.synthetic.questions import LEAST_SIDE_SHARE, point_1000
-from depthvlm_ros.synthetic.wording import answer_point, answer_side, QUESTIONS, the
+from depthvlm_ros.synthetic.questions import LEAST_DEPTH_RATIO, LEAST_SIDE_SHARE, point_1000
+from depthvlm_ros.synthetic.wording import (
+    answer_closer,
+    answer_point,
+    answer_side,
+    QUESTIONS,
+    the,
+)
 
 # Kinds of question whose goals the embedded model reaches, in the order of asking.
-KINDS_ASKED = ('side', 'point')
+KINDS_ASKED = ('closer', 'side', 'point')
 QUESTIONS_ASKED = 6
 # Where a photo is asked about, in thousandths of its width and height.
 PHOTO_PLACES_1000 = ((500, 500), (250, 500), (750, 500), (500, 250), (500, 800), (150, 800))
@@ -37,13 +43,23 @@ class RoomQuestion:
         return QUESTIONS[self.kind][0].format(**names)
 
     def truth(self, frame: Frame) -> str | None:
-        """Return the answer that is right for a frame, None where a thing is out of its view."""
-        things = {thing.label: thing for thing in frame.objects}
-        if not all(label in things for label in self.labels):
+        """
+        Return the answer that is right for a frame.
+
+        None where a thing is out of its view, or two are too alike in what is asked about.
+        """
+        in_view = {thing.label: thing for thing in frame.objects}
+        if not all(label in in_view for label in self.labels):
             return None
+        things = [in_view[label] for label in self.labels]
         if self.kind == 'point':
-            return answer_point(self.labels[0], point_1000(frame, things[self.labels[0]]))
-        u = [things[label].pixel[0] for label in self.labels]
+            return answer_point(self.labels[0], point_1000(frame, things[0]))
+        if self.kind == 'closer':
+            depth_m = [thing.depth_m for thing in things]
+            if max(depth_m) < LEAST_DEPTH_RATIO * min(depth_m):
+                return None
+            return answer_closer(self.labels[0], depth_m[0], self.labels[1], depth_m[1])
+        u = [thing.pixel[0] for thing in things]
         if abs(u[0] - u[1]) < LEAST_SIDE_SHARE * frame.intrinsics.width:
             return None
         return answer_side(*self.labels, u[0] < u[1])
@@ -53,18 +69,18 @@ def room_questions(frame: Frame) -> list[RoomQuestion]:
     """Return what can be asked about a frame, the kinds taking turns, the largest things first."""
     clear = sorted((thing for thing in frame.objects if thing.clear),
                    key=lambda thing: -thing.pixels)
-    asked = {'point': [RoomQuestion('point', (thing.label,)) for thing in clear],
-             'side': [_side(a, b, index) for index, (a, b)
-                      in enumerate(itertools.combinations(clear, 2))]}
+    pairs = list(enumerate(itertools.combinations(clear, 2)))
+    asked = {'closer': [_of_pair('closer', a, b, index) for index, (a, b) in pairs],
+             'side': [_of_pair('side', a, b, index) for index, (a, b) in pairs],
+             'point': [RoomQuestion('point', (thing.label,)) for thing in clear]}
     turns = itertools.zip_longest(*(asked[kind] for kind in KINDS_ASKED))
     return [question for turn in turns for question in turn
             if question is not None and question.truth(frame) is not None]
 
 
-def _side(a: VisibleObject, b: VisibleObject, index: int) -> RoomQuestion:
-    """Return the question on which side one of two is, every second time the other way round."""
-    labels = (a.label, b.label) if index % 2 else (b.label, a.label)
-    return RoomQuestion('side', labels)
+def _of_pair(kind: str, a: VisibleObject, b: VisibleObject, index: int) -> RoomQuestion:
+    """Return a question about two things, every second time the other way round."""
+    return RoomQuestion(kind, (a.label, b.label) if index % 2 else (b.label, a.label))
 
 
 def photo_question(place_1000: tuple[int, int]) -> str:
