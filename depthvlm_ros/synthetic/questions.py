@@ -105,26 +105,37 @@ def _ask_pairs(frame, clear, rng, ask):
     pairs = [pair if rng.random() < 0.5 else pair[::-1] for pair in pairs]
     # Shuffled anew for each kind, so that all kinds do not ask about the same pairs.
     for kind in ('closer', 'apart', 'side'):
-        fitting = [pair for pair in pairs if _comparable(kind, frame, *pair)]
+        fitting = [pair for pair in pairs if comparable(kind, frame, *pair)]
         for index in rng.permutation(len(fitting))[:PAIRS_ASKED]:
             a, b = fitting[index]
-            if kind == 'closer':
-                answer = wording.answer_closer(a.label, a.depth_m, b.label, b.depth_m)
-            elif kind == 'apart':
-                answer = wording.answer_apart(math.dist(a.point_m, b.point_m))
-            else:
-                answer = wording.answer_side(a.label, b.label, a.pixel[0] < b.pixel[0])
-            ask(kind, answer, a=the(a.label), b=the(b.label))
+            ask(kind, answer_pair(kind, a, b), a=the(a.label), b=the(b.label))
 
 
-def _comparable(kind: str, frame: Frame, a: VisibleObject, b: VisibleObject) -> bool:
-    """Tell whether the answer about a pair leaves no doubt."""
+def comparable(kind: str, frame: Frame, a: VisibleObject, b: VisibleObject) -> bool:
+    """
+    Tell whether the answer about a pair leaves no doubt.
+
+    :param kind: 'closer', 'apart' or 'side'.
+    """
     if kind == 'closer':
         near_m, far_m = sorted((a.depth_m, b.depth_m))
         return far_m >= LEAST_DEPTH_RATIO * near_m
     if kind == 'side':
         return abs(a.pixel[0] - b.pixel[0]) >= LEAST_SIDE_SHARE * frame.intrinsics.width
     return True
+
+
+def answer_pair(kind: str, a: VisibleObject, b: VisibleObject) -> str:
+    """
+    Return the exact answer to a question about two things, in the order of asking.
+
+    :param kind: 'closer', 'apart' or 'side'.
+    """
+    if kind == 'closer':
+        return wording.answer_closer(a.label, a.depth_m, b.label, b.depth_m)
+    if kind == 'apart':
+        return wording.answer_apart(math.dist(a.point_m, b.point_m))
+    return wording.answer_side(a.label, b.label, a.pixel[0] < b.pixel[0])
 
 
 def _ask_counts(frame, rng, ask):

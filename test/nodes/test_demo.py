@@ -119,11 +119,9 @@ def test_its_questions_are_those_of_the_rooms_and_their_truth_is_exact(seed):
     questions = room_questions(frame)
     assert len(questions) >= 5
     assert {question.kind for question in questions} == set(KINDS_ASKED)
-    known = {text: (answer, kind) for rng_seed in range(40)
+    known = {text: (answer, kind) for rng_seed in range(200)
              for text, answer, kind in frame.questions(rng_seed, canonical=True)}
-    answered = [question for question in questions if question.text in known]
-    assert len(answered) >= 5
-    for question in answered:
+    for question in questions:
         assert (question.truth(frame), question.kind) == known[question.text]
         assert judge(question.kind, question.truth(frame), known[question.text][0])
 

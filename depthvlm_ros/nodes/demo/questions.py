@@ -8,14 +8,8 @@ from dataclasses import dataclass
 import itertools
 
 from depthvlm_ros.synthetic import Frame, judge, VisibleObject
-from depthvlm_ros.synthetic.questions import LEAST_DEPTH_RATIO, LEAST_SIDE_SHARE, point_1000
-from depthvlm_ros.synthetic.wording import (
-    answer_closer,
-    answer_point,
-    answer_side,
-    QUESTIONS,
-    the,
-)
+from depthvlm_ros.synthetic.questions import answer_pair, comparable, point_1000
+from depthvlm_ros.synthetic.wording import answer_point, QUESTIONS, the
 
 # Kinds of question whose goals the embedded model reaches, in the order of asking.
 KINDS_ASKED = ('closer', 'side', 'point')
@@ -53,16 +47,10 @@ class RoomQuestion:
             return None
         things = [in_view[label] for label in self.labels]
         if self.kind == 'point':
-            return answer_point(self.labels[0], point_1000(frame, things[0]))
-        if self.kind == 'closer':
-            depth_m = [thing.depth_m for thing in things]
-            if max(depth_m) < LEAST_DEPTH_RATIO * min(depth_m):
-                return None
-            return answer_closer(self.labels[0], depth_m[0], self.labels[1], depth_m[1])
-        u = [thing.pixel[0] for thing in things]
-        if abs(u[0] - u[1]) < LEAST_SIDE_SHARE * frame.intrinsics.width:
+            return answer_point(self.labels[0], point_1000(frame, *things))
+        if not comparable(self.kind, frame, *things):
             return None
-        return answer_side(*self.labels, u[0] < u[1])
+        return answer_pair(self.kind, *things)
 
 
 def room_questions(frame: Frame) -> list[RoomQuestion]:
@@ -70,10 +58,10 @@ def room_questions(frame: Frame) -> list[RoomQuestion]:
     clear = sorted((thing for thing in frame.objects if thing.clear),
                    key=lambda thing: -thing.pixels)
     pairs = list(enumerate(itertools.combinations(clear, 2)))
-    asked = {'closer': [_of_pair('closer', a, b, index) for index, (a, b) in pairs],
-             'side': [_of_pair('side', a, b, index) for index, (a, b) in pairs],
-             'point': [RoomQuestion('point', (thing.label,)) for thing in clear]}
-    turns = itertools.zip_longest(*(asked[kind] for kind in KINDS_ASKED))
+    asked = [[RoomQuestion(kind, (thing.label,)) for thing in clear] if kind == 'point'
+             else [_of_pair(kind, a, b, index) for index, (a, b) in pairs]
+             for kind in KINDS_ASKED]
+    turns = itertools.zip_longest(*asked)
     return [question for turn in turns for question in turn
             if question is not None and question.truth(frame) is not None]
 
