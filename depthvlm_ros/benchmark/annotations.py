@@ -158,6 +158,18 @@ class Record:
         return Intrinsics.centred(own_width, own_height, self.fx_px).resize(width, height)
 
 
+TEXT = (str,), 'text'
+NUMBER = (int, float, str), 'a number'
+LIST = (list,), 'a list'
+# What a record's fields may be, besides null and left out.
+FIELD_TYPES = {
+    **dict.fromkeys(('depth_type', 'depth_format', 'depth_path', 'mask_valid_path',
+                     'mask_invalid_path', 'mask_transp_path', 'prompt', 'solution'), TEXT),
+    **dict.fromkeys(('depth_scale', 'original_fx', 'canonical_fx'), NUMBER),
+    **dict.fromkeys(('original_rgb_size', 'original_depth_size', 'canonical_size',
+                     'pixel_coords', 'depth'), LIST)}
+
+
 def parse_record(fields, dataset, source, line):
     """
     Check one annotation.
@@ -168,6 +180,9 @@ def parse_record(fields, dataset, source, line):
     where = f'{source} line {line + 1}'
     if not isinstance(fields, dict) or not isinstance(fields.get('image'), str):
         raise ValueError(f'{where}: wanted a JSON object with an image path')
+    for name, (kinds, wanted) in FIELD_TYPES.items():
+        if not isinstance(fields.get(name), (*kinds, type(None))):
+            raise ValueError(f'{where}: {name} is {fields[name]!r}, wanted {wanted}')
     told = fields.get('depth_type', Z_DEPTH)
     if told not in DEPTH_TYPES:
         raise ValueError(f'{where}: depth_type is {told!r}, wanted one of {sorted(DEPTH_TYPES)}')
@@ -201,17 +216,20 @@ def parse_size(fields, name, where):
     size = fields.get(name)
     if not size:
         return None
-    if len(size) != 2 or min(size) < 1:
+    if len(size) != 2 or not all(isinstance(n, int | float) and n >= 1 for n in size):
         raise ValueError(f'{where}: {name} is {size!r}, wanted [width, height]')
     return int(size[1]), int(size[0])
 
 
 def parse_points(fields, where):
     """Return the sparse points and their depth, or (None, None)."""
-    if 'pixel_coords' not in fields or 'depth' not in fields:
+    if fields.get('pixel_coords') is None or fields.get('depth') is None:
         return None, None
-    points = np.array(fields['pixel_coords'], np.int64).reshape(-1, 2)
-    depth_m = np.array(fields['depth'], np.float32)
+    try:
+        points = np.array(fields['pixel_coords'], np.int64).reshape(-1, 2)
+        depth_m = np.array(fields['depth'], np.float32)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f'{where}: pixel_coords or depth holds no numbers ({e})') from e
     if depth_m.shape != points.shape[:1]:
         raise ValueError(f'{where}: depth has {depth_m.size} values, pixel_coords {len(points)} '
                          'points; wanted as many')

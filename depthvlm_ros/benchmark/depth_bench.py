@@ -203,7 +203,7 @@ def run(options):
     :raises ValueError: options that do not fit together.
     """
     # Imported here, since every process that decodes imports this file, and needs no model.
-    from depthvlm_ros.benchmark.predictors import load_predictor
+    from depthvlm_ros.benchmark.predictors import digest_of, load_predictor
     from depthvlm_ros.model.predictor import resolve_device
     state = processes(options.device)
     if state.num_processes > 1 and not options.out:
@@ -215,7 +215,8 @@ def run(options):
                      options.depth_root or options.rgb_root, options.limit,
                      options.euclidean)
     reader = (ReleasedReader if options.as_released else CorrectReader)(options.protocol)
-    settings = {'model': options.model, 'protocol': options.protocol, 'reader': reader.name,
+    settings = {'model': options.model, 'weights': digest_of(options.model),
+                'protocol': options.protocol, 'reader': reader.name,
                 'euclidean': sorted(options.euclidean)}
     results = Results(options.out, settings, state.process_index, options.resume)
     state.wait_for_everyone()
@@ -239,7 +240,7 @@ def main(args=None):
     options = parse(args)
     try:
         summary = run(options)
-    except ValueError as e:
+    except (ValueError, OSError) as e:
         print(f'depth_bench: {e}', file=sys.stderr)
         return 2
     if summary is None:

@@ -12,12 +12,14 @@ package.module.Class, so that others need no change here. A name without a kind 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from pathlib import Path
 from typing import Protocol
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor, preprocess
+from depthvlm_ros.model.checkpoint import locate, read_config, shard_files
 from depthvlm_ros.model.predictor import resolve_device
 import numpy as np
 import torch
@@ -166,9 +168,34 @@ def load_predictor(name, device='auto'):
     kind, _, source = name.partition(':')
     if kind in KINDS:
         return KINDS[kind].load(source, device)
-    if ':' not in name or Path(name).is_dir():
+    if is_depthvlm(name):
         return DepthVLMDepth.load(name, device)
     return imported_class(kind).load(source, device)
+
+
+def is_depthvlm(name):
+    """Tell whether a predictor's name is that of a DepthVLM."""
+    return name.partition(':')[0] not in KINDS and (':' not in name or Path(name).is_dir())
+
+
+def digest_of(name):
+    """
+    Return what tells a DepthVLM from others of its name, such as itself after more training.
+
+    :param name: as load_predictor takes it.
+    :return: SHA-256 of its configuration and weights; None of any other predictor.
+    :raises ValueError: no such checkpoint.
+    """
+    if not is_depthvlm(name):
+        return None
+    folder = locate(name)
+    read_config(folder)     # for its error where there is none
+    digest = hashlib.sha256((folder / 'config.json').read_bytes())
+    for path in shard_files(folder):
+        with open(path, 'rb') as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def imported_class(path):

@@ -78,9 +78,10 @@ class Results:
             file.write(json.dumps(entry) + '\n')
 
     def keep(self, entry):
-        """Remember an entry; a later one about the same image replaces it."""
+        """Remember an entry; a later one about an image replaces it, but no skip its figures."""
         key = tuple(entry[name] for name in ('dataset', 'source', 'line', 'image'))
-        self.found[key] = entry
+        if 'figures' in entry or 'figures' not in self.found.get(key, ()):
+            self.found[key] = entry
 
     def add(self, record, figures=None, error=None):
         """

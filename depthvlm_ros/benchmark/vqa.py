@@ -25,14 +25,15 @@ ALL = 'all'  # the row over all kinds
 
 
 def normalise(text):
-    """Return the words of an answer: lower case, no punctuation, no articles."""
+    """Return the words of an answer: lower case, no punctuation, no articles beside others."""
     words = re.findall(r'-?\d+(?:\.\d+)?|[^\W\d_]+', text.lower())
-    return [word for word in words if word not in ARTICLES]
+    return [word for word in words if word not in ARTICLES] or words
 
 
 def is_exact(answer, accepted):
     """Tell whether an answer is one of those accepted."""
-    return normalise(answer) in [normalise(one) for one in accepted]
+    words = normalise(answer)
+    return bool(words) and words in [normalise(one) for one in accepted]
 
 
 def is_contained(answer, accepted):
@@ -140,7 +141,7 @@ def main(args=None):
     try:
         asked = read_questions(options.annotations)[:options.limit or None]
         predictor = Predictor.from_pretrained(options.model, device=options.device)
-    except ValueError as e:
+    except (ValueError, OSError) as e:
         print(f'vqa: {e}', file=sys.stderr)
         return 2
     root = options.image_root or Path(options.annotations).parent

@@ -40,22 +40,28 @@ def read_chat(fields):
     """
     Read a conversation out of a JSON object.
 
-    :raises ValueError: another form, turns that do not alternate, or more than one image.
+    :raises ValueError: another form, turns that do not alternate, more than one image, or one
+        that is spoken of and not given.
     """
     messages = fields.get('messages') or fields.get('conversations')
     if not isinstance(messages, list):
         raise ValueError(f'has {sorted(fields)}, wanted messages or conversations')
     images = fields.get('images') or fields.get('image') or []
     images = [images] if isinstance(images, str) else list(images)
-    spoken = []
+    spoken, tagged = [], False
     for message in messages:
         role = message.get('role', message.get('from'))
         text, shown = read_content(message.get('content', message.get('value')))
         images += shown
+        tagged |= IMAGE_TAG in text
         if role != 'system':
             spoken.append((role, text.replace(IMAGE_TAG, '').strip()))
     if len(images) > 1:
         raise ValueError(f'has {len(images)} images, wanted at most one')
+    if not all(isinstance(image, str) for image in images):
+        raise ValueError(f'has the image {images[0]!r}, wanted a path')
+    if tagged and not images:
+        raise ValueError(f'says {IMAGE_TAG} and has no image, wanted one in image or images')
     asked, told = spoken[0::2], spoken[1::2]
     if not spoken or len(asked) != len(told) or not (
             all(role in ASKING for role, _ in asked)
@@ -78,8 +84,19 @@ def read_content(content):
         return content, []
     if not isinstance(content, list):
         raise ValueError(f'a message holds {type(content).__name__}, wanted text or parts')
-    text = ''.join(part.get('text', '') for part in content)
-    return text, [part['image'] for part in content if isinstance(part.get('image'), str)]
+    text, images = '', []
+    for part in content:
+        kind = part.get('type', 'image' if 'image' in part else 'text')
+        if kind == 'text' and isinstance(part.get('text'), str):
+            text += part['text']
+        elif kind == 'image' and isinstance(part.get('image'), str):
+            images.append(part['image'])
+        elif kind == 'image' and not any(part.get(name) for name in ('image', 'url', 'path')):
+            text += IMAGE_TAG   # it stands for the one in image or images
+        else:
+            raise ValueError(f'a message has the part {part!r}, wanted text, or an image by its '
+                             "path in 'image'")
+    return text, images
 
 
 class Chats:

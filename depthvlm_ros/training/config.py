@@ -3,8 +3,10 @@
 """What a training run is: frozen records, read from a YAML file."""
 
 from dataclasses import dataclass, field, fields
+import math
 from pathlib import Path
 
+from depthvlm_ros.synthetic.wording import KINDS
 import yaml
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
@@ -71,6 +73,9 @@ class RoomSource:
     def __post_init__(self):
         if not 0 < self.window <= 1:
             raise ValueError(f'window is {self.window}, wanted a share in (0, 1]')
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown:
+            raise ValueError(f'kinds has {unknown}, wanted some of {KINDS}')
 
 
 SOURCES = {'annotated': AnnotatedSource, 'chats': ChatSource, 'rooms': RoomSource}
@@ -164,6 +169,9 @@ class TrainingConfig:
         if self.stage == 1 and self.thaw_vision:
             raise ValueError('thaw_vision is true in stage 1, wanted stage 2: '
                              'stage 1 trains the depth head alone')
+        if self.stage == 1 and self.optimiser == 'muon':
+            raise ValueError("optimiser is 'muon' in stage 1, wanted 'adamw': "
+                             'the depth head has none of the matrices that Muon takes')
         if not self.sources:
             raise ValueError('sources is empty, wanted at least one')
 
@@ -203,10 +211,30 @@ def read_record(kind, values):
     if unknown:
         raise ValueError(f'does not know {sorted(unknown)}')
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    for f in fields(kind):
+        if f.type in (int, float) and f.name in values:
+            values[f.name] = read_number(f, values[f.name])
     try:
         return kind(**values)
     except TypeError as e:
         raise ValueError(f'{kind.__name__}: {e}') from e
+
+
+def read_number(of, value):
+    """
+    Return a field's number; YAML takes 1e-4, which has no dot, for a word.
+
+    :param of: dataclasses.Field of type int or float.
+    :raises ValueError: no number, or a fraction where a whole one is wanted.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    whole = of.type is int
+    if isinstance(value, bool) or math.isnan(number) or (whole and number % 1):
+        raise ValueError(f"{of.name} is {value!r}, wanted a {'whole ' if whole else ''}number")
+    return int(number) if whole else value if isinstance(value, int) else number
 
 
 def read_source(values):

@@ -38,10 +38,11 @@ class Naming(torch.nn.Module):
 
         :param hidden: (N, hidden) states at the image tokens.
         :param names: (2, N) int64, colours and kinds, IGNORED where not known.
-        :param log_depth: (N,) ln(metres), NaN where not known.
+        :param log_depth: (N,) ln(metres), NaN where not known; told where there is a name alone,
+            so that the sum is over the named tokens.
         """
         hidden = hidden.float()
-        known = log_depth.isfinite()
+        known = log_depth.isfinite() & (names[0] != IGNORED)
         off = self.log_depth(hidden).squeeze(-1)[known] - log_depth[known]
         return off.abs().sum() + sum(
             F.cross_entropy(layer(hidden), named, ignore_index=IGNORED, reduction='sum')

@@ -17,15 +17,19 @@ MOST_TOLD = 20  # records skipped that are named in words
 log = logging.getLogger(__name__)
 
 
-def open_tensorboard(folder):
-    """Return TensorBoard's writer, or None where TensorBoard is not installed."""
+def open_tensorboard(folder, first):
+    """
+    Return TensorBoard's writer, or None where TensorBoard is not installed.
+
+    :param first: step from which on earlier entries, of a run that was killed, do not count.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         log.info('TensorBoard is not installed; the log is log.csv alone '
                  '(pip install tensorboard)')
         return None
-    return SummaryWriter(folder)
+    return SummaryWriter(folder, purge_step=first or None)
 
 
 class RunLog:
@@ -46,7 +50,7 @@ class RunLog:
         self.path = Path(out) / 'log.csv'
         self.began = time.time()
         self.bar = tqdm(initial=first, total=steps, unit='step', mininterval=2)
-        self.tensorboard = open_tensorboard(Path(out) / 'tensorboard')
+        self.tensorboard = open_tensorboard(Path(out) / 'tensorboard', first)
         rows = self._rows_before(first)
         self.file = open(self.path, 'w', newline='')  # noqa: SIM115, closed in close()
         self.writer = csv.DictWriter(self.file, COLUMNS)

@@ -23,6 +23,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 PREFIX = 'state-'
+# The step to go on with, records skipped so far, and what the run was begun with: how many steps,
+# and how many samples each.
+PROGRESS = ('step', 'skipped', 'steps', 'samples_per_step')
 
 
 def latest_state(out):
@@ -31,26 +34,23 @@ def latest_state(out):
     return max(states, key=lambda p: int(p.name[len(PREFIX):]), default=None)
 
 
-def save_state(out, step, skipped, samples, learner, optimisers, accelerator):
+def save_state(out, progress, learner, optimisers, accelerator):
     """
     Save a state, and remove the one before.
 
     :param out: the run's folder.
-    :param step: the step to go on with.
-    :param skipped: records skipped so far.
-    :param samples: of the whole run.
+    :param progress: dict of PROGRESS.
     :param learner: as accelerate prepared it.
     :param optimisers: list, as accelerate prepared them.
     """
     out = Path(out)
-    whole = out / f'{PREFIX}{step:07d}'
+    whole = out / f"{PREFIX}{progress['step']:07d}"
     new = whole.with_name(whole.name + '.new')
     model_state, optimiser_state = get_state_dict(learner, bare(optimisers))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # that a single process saves alone
         dcp.save({'model': model_state, 'optimiser': optimiser_state,
-                  'progress': {'step': step, 'skipped': skipped, 'samples': samples}},
-                 checkpoint_id=new)
+                  'progress': progress}, checkpoint_id=new)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if whole.exists():
@@ -66,21 +66,20 @@ def load_state(out, learner, optimisers):
     """
     Load the newest state where there is one.
 
-    :return: (step to go on with, records skipped so far, samples of the run as it was begun, or
-        None where there is no state).
+    :return: dict of PROGRESS, or None where there is no state.
     """
     path = latest_state(out)
     if path is None:
-        return 0, 0, None
+        return None
     model_state, optimiser_state = get_state_dict(learner, bare(optimisers))
     state = {'model': model_state, 'optimiser': optimiser_state,
-             'progress': {'step': 0, 'skipped': 0, 'samples': 0}}
+             'progress': dict.fromkeys(PROGRESS, 0)}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         dcp.load(state, checkpoint_id=path)
     set_state_dict(learner, bare(optimisers), model_state_dict=state['model'],
                    optim_state_dict=state['optimiser'])
-    return tuple(state['progress'][name] for name in ('step', 'skipped', 'samples'))
+    return state['progress']
 
 
 def bare(optimisers):

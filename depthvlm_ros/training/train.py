@@ -10,7 +10,6 @@ layout.
 
 import argparse
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 import logging
 import math
@@ -95,12 +94,14 @@ def train_step(accelerator, learner, optimisers, batches, clip):
     :raises FloatingPointError: a gradient that is not finite.
     """
     bare = accelerator.unwrap_model(learner)
+    # Gradients that wait for the last batch to be summed are whole ones, on every process.
+    sharded = accelerator.distributed_type == 'FSDP'
     counts = torch.stack([batch.counts for batch in batches]).sum(0)
     counts = accelerator.reduce(counts, 'sum')
     sums = 0.0
     for number, batch in enumerate(batches, start=1):
-        last = number == len(batches)
-        with nullcontext() if last else accelerator.no_sync(learner):
+        now = sharded or number == len(batches)
+        with nullcontext() if now else accelerator.no_sync(learner):
             part = learner(batch)
             # Processes' gradients are averaged, and wanted is their sum.
             accelerator.backward(
@@ -136,12 +137,10 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     mixture, steps = open_data(training, data, encoder, accelerator.num_processes)
     learner = prepare_learner(model, training, accelerator)
     learner, *optimisers = accelerator.prepare(learner, *optimisers_of(learner, training))
-    first, skipped, begun_for = load_state(out, learner, optimisers)
-    if begun_for not in (None, len(mixture)) and accelerator.is_main_process:
-        logging.getLogger(__name__).warning(
-            'begun for %d samples and now goes on for %d: the learning rate and, where sources '
-            'are mixed, which sample comes when are from step %d on those of another run',
-            begun_for, len(mixture), first)
+    progress = {'step': 0, 'skipped': 0, 'steps': steps,
+                'samples_per_step': len(mixture) // steps}
+    progress |= gone_on_with(load_state(out, learner, optimisers), progress)
+    first = progress['step']
     end = min(steps, stop_at or steps)
     loader = open_loader(mixture, encoder, training, accelerator, range(first, end), workers)
     log = RunLog(out, first, steps, accelerator.is_main_process)
@@ -154,18 +153,41 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
         some = [next(batches).to(accelerator.device) for _ in range(per_step)]
         log.skip(text for batch in some for text in batch.skipped)
         means, counts, norm = train_step(accelerator, learner, optimisers, some, training.clip)
-        skipped += int(counts[SKIPPED])
+        progress['step'] = step + 1
+        progress['skipped'] += int(counts[SKIPPED])
         log.advance()
         if step % LOG_EVERY == 0 or step + 1 == end:
             total = float(accelerator.unwrap_model(learner).total(means))
-            log.write({'step': step, 'samples': (step + 1) * len(mixture) // steps,
+            log.write({'step': step, 'samples': (step + 1) * progress['samples_per_step'],
                        'learning_rate': rate, 'total': total, 'gradient_norm': norm,
-                       'skipped': skipped, **dict(zip(PARTS, means.tolist()))})
+                       'skipped': progress['skipped'], **dict(zip(PARTS, means.tolist()))})
         if (step + 1) % save_every == 0 or step + 1 == end:
-            save(out, step + 1, skipped, len(mixture), learner, optimisers, accelerator, tokenizer,
-                 training)
+            save(out, progress, learner, optimisers, accelerator, tokenizer, training)
     log.close()
     accelerator.end_training()
+
+
+def gone_on_with(saved, now):
+    """
+    Return what a run takes over from its state; warn where it is no longer the run that it was.
+
+    :param saved: state.PROGRESS as it was saved, or None.
+    :param now: the same of a run that begins.
+    :return: dict: 'step' and 'skipped' of the state; empty where there is none.
+    :raises ValueError: a step of another number of samples: the run would not go on where it was.
+    """
+    if saved is None:
+        return {}
+    had, has = saved['samples_per_step'], now['samples_per_step']
+    if had != has:
+        raise ValueError(f'a step has {has} samples, and had {had} before the run was stopped at '
+                         f'step {saved["step"]}; wanted as many: global_batch {had}')
+    if saved['steps'] != now['steps']:
+        logging.getLogger(__name__).warning(
+            'begun for %d steps and now goes on for %d: the learning rate and, where sources are '
+            'mixed, which sample comes when are from step %d on those of another run',
+            saved['steps'], now['steps'], saved['step'])
+    return {name: saved[name] for name in ('step', 'skipped')}
 
 
 def prepare_learner(model, training, accelerator):
@@ -202,13 +224,13 @@ def open_loader(mixture, encoder, training, accelerator, steps, workers):
                       pin_memory=False)
 
 
-def save(out, step, skipped, samples, learner, optimisers, accelerator, tokenizer, training):
+def save(out, progress, learner, optimisers, accelerator, tokenizer, training):
     """Save the checkpoint and, once it is there, the state, which needs its tokenizer."""
     weights = gather_weights(learner)
     if accelerator.is_main_process:
         save_checkpoint(accelerator.unwrap_model(learner).model, tokenizer, out,
                         getattr(torch, training.saved_dtype), weights)
-    save_state(out, step, skipped, samples, learner, optimisers, accelerator)
+    save_state(out, progress, learner, optimisers, accelerator)
 
 
 def main(args=None):
@@ -234,9 +256,12 @@ def main(args=None):
         if not equals:
             parser.error(f'--set {text}: wanted FIELD=VALUE')
         changed[name] = yaml.safe_load(value)
-    training = TrainingConfig.load(options.config, **changed)
     given = {'steps': options.steps, 'start': options.start}
-    training = replace(training, **{k: v for k, v in given.items() if v is not None})
+    changed |= {k: v for k, v in given.items() if v is not None}
+    try:
+        training = TrainingConfig.load(options.config, **changed)
+    except ValueError as e:
+        parser.error(str(e))
     run(training, options.out, options.data, options.workers, options.device,
         options.save_every, options.stop_at)
 

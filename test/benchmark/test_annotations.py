@@ -67,7 +67,13 @@ def test_a_json_list_is_read_too(bench):
     ({'depth_scale': -1}, 'depth_scale is -1'),
     ({'original_fx': 0}, 'original_fx is 0'),
     ({'original_rgb_size': [4]}, r'original_rgb_size is \[4\]'),
+    ({'original_rgb_size': 640}, 'original_rgb_size is 640, wanted a list'),
+    ({'original_rgb_size': [640, None]}, r'original_rgb_size is \[640, None\]'),
+    ({'original_fx': [500]}, r'original_fx is \[500\], wanted a number'),
+    ({'depth_type': []}, r'depth_type is \[\], wanted text'),
+    ({'depth_path': ['a.png']}, r"depth_path is \['a.png'\], wanted text"),
     ({'pixel_coords': [[0, 0]], 'depth': [1, 2]}, '2 values, pixel_coords 1'),
+    ({'pixel_coords': [[0, None]], 'depth': [1]}, 'pixel_coords or depth holds no numbers'),
 ])
 def test_a_wrong_field_is_named_with_its_line(bench, change, told):
     good = bench.add('a', np.ones((2, 2)))

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 from pathlib import Path
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from depthvlm_ros.synthetic.export import export
 import numpy as np
 from PIL import Image
 import pytest
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(scope='module')
@@ -185,6 +187,17 @@ def test_results_of_another_run_are_not_mixed_in(rooms, run, tmp_path):
     assert "'sparse'" in err and 'another --out' in err
     code, _, err = run(rooms, '--out', tmp_path / 'out.jsonl', '--no-resume')
     assert code == 2
+
+
+def test_results_before_more_training_are_not_mixed_in(rooms, run, tiny_checkpoint, tmp_path):
+    model = shutil.copytree(tiny_checkpoint, tmp_path / 'model')
+    options = '--model', model, '--limit', '1', '--out', tmp_path / 'out.jsonl'
+    assert run(rooms, *options)[0] == run(rooms, *options)[0] == 0
+    weights = load_file(model / 'model.safetensors')
+    key = next(iter(weights))
+    save_file({**weights, key: weights[key] * 2}, model / 'model.safetensors')
+    code, _, err = run(rooms, *options)
+    assert code == 2 and "'weights'" in err and 'another --out' in err
 
 
 @pytest.mark.slow

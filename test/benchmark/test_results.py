@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from depthvlm_ros.benchmark.annotations import dataset_of, Record, RecordError
-from depthvlm_ros.benchmark.results import print_table, Results, summarise
+from depthvlm_ros.benchmark.results import key_of, print_table, Results, summarise
 import pytest
 
 
@@ -24,6 +24,16 @@ def test_what_another_process_found_counts_too(tmp_path):
     again = Results(tmp_path / 'out.jsonl', settings)
     assert [again.is_done(record(i)) for i in range(4)] == [True, True, False, False]
     assert len(again.of([record(i) for i in range(4)])) == 3
+
+
+def test_no_skip_replaces_figures(tmp_path):
+    path = tmp_path / 'out.jsonl'
+    Results(path, {}).add(record(0), figures(1.0))
+    Results(path, {}, rank=1).write(    # as an earlier run left it there
+        {**dict(zip(('dataset', 'source', 'line', 'image'), key_of(record(0)))),
+         'skipped': 'image', 'why': 'broken'})
+    entry, = Results(path, {}).of([record(0)])
+    assert entry['figures'] == figures(1.0)
 
 
 def test_results_there_are_refused_where_told(tmp_path):

@@ -20,7 +20,11 @@ import pytest
     ('red blue box', ['red box'], False, False),
     ('blue', ['red', 'Blue'], True, True),
     ('', ['red'], False, False),
-    ('anything', ['.'], False, False)])
+    ('anything', ['.'], False, False),
+    ('', ['A'], False, False),
+    ('The', ['A'], False, False),
+    ('A.', ['a'], True, True),
+    ('', ['.'], False, False)])
 def test_matching(answer, accepted, exact, contained):
     assert vqa.is_exact(answer, accepted) is exact
     assert vqa.is_contained(answer, accepted) is contained

@@ -29,6 +29,10 @@ def said(*turns):
         ('user', [{'type': 'image', 'image': 'a.png'}, {'type': 'text', 'text': 'What?'}]),
         ('assistant', [{'type': 'text', 'text': 'A cup.'}]))},
      Chat([('What?', 'A cup.')], 'a.png')),
+    ({'messages': said(
+        ('user', [{'type': 'image', 'text': None}, {'type': 'text', 'text': 'What?'}]),
+        ('assistant', 'A cup.')), 'images': ['a.png']},
+     Chat([('What?', 'A cup.')], 'a.png')),
     ({'conversations': [{'from': 'human', 'value': 'One?'}, {'from': 'gpt', 'value': 'Two.'},
                         {'from': 'human', 'value': 'Three?'}, {'from': 'gpt', 'value': 'Four.'}]},
      Chat([('One?', 'Two.'), ('Three?', 'Four.')]))])
@@ -43,7 +47,17 @@ def test_the_common_forms_are_read(fields, chat):
     ({'messages': []}, 'wanted'),
     ({'messages': said(('user', 3), ('assistant', 'B'))}, 'holds int, wanted text or parts'),
     ({'messages': said(('user', 'A'), ('assistant', 'B')), 'images': ['a', 'b']},
-     'has 2 images, wanted at most one')])
+     'has 2 images, wanted at most one'),
+    ({'messages': said(('user', 'A'), ('assistant', 'B')), 'images': [{'path': 'a.png'}]},
+     r"has the image {'path': 'a.png'}, wanted a path"),
+    ({'messages': said(('user', '<image>A'), ('assistant', 'B'))},
+     'says <image> and has no image'),
+    ({'messages': said(('user', [{'type': 'image'}, {'text': 'A'}]), ('assistant', 'B'))},
+     'says <image> and has no image'),
+    ({'messages': said(('user', [{'type': 'image_url', 'image_url': {'url': 'a.png'}}]),
+                       ('assistant', 'B'))}, "has the part {'type': 'image_url'"),
+    ({'messages': said(('user', [{'type': 'image', 'url': 'a.png'}]), ('assistant', 'B'))},
+     "wanted text, or an image by its path in 'image'")])
 def test_other_forms_are_refused(fields, said_of_it):
     with pytest.raises(ValueError, match=said_of_it):
         read_chat(fields)

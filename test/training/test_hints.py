@@ -175,6 +175,20 @@ def test_looking_and_reading_are_learnt(training, parts):
     assert seen[-1] < 0.4 * seen[0]
 
 
+def test_depth_without_names_has_no_part_in_naming(training, parts):
+    model, encoder = parts
+    rooms = open_source(training.sources[0], '.', encoder, training)
+    room = rooms.sample(0)
+    learner = Learner(model, training).eval()
+    alone, beside = (encoder.collate([(sample, []) for sample in samples]) for samples in (
+        [room], [room, replace(room, names=None, gaze=None)]))
+    with torch.no_grad():
+        one, two = (learner.means(learner(batch), batch.counts)[PARTS.index('naming')]
+                    for batch in (alone, beside))
+    assert one > 0
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=0)
+
+
 def test_attention_that_cannot_be_watched_is_refused(training):
     model, tokenizer, prompt = build(training)
     encoder = Encoder(model.config, tokenizer, prompt)

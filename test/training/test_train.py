@@ -56,15 +56,20 @@ def test_a_stopped_run_goes_on_exactly(exact, tmp_path, optimiser):
     assert Predictor.from_pretrained(tmp_path / 'parts', device='cpu').config.canonical_fx == 64.0
 
 
-def test_a_run_that_goes_on_for_another_number_of_samples_says_so(exact, tmp_path, caplog):
+def test_a_run_that_goes_on_as_another_one_says_so(exact, tmp_path, caplog):
     run(exact, tmp_path, stop_at=1, **QUICK)
     run(exact, tmp_path, stop_at=2, **QUICK)
     assert 'begun for' not in caplog.text
-    longer = replace(exact, steps=exact.steps + 2)
-    run(longer, tmp_path, stop_at=3, **QUICK)
-    per_step = exact.global_batch or exact.batch_size
-    assert (f'begun for {exact.steps * per_step} samples and now goes on for '
-            f'{longer.steps * per_step}') in caplog.text
+    run(replace(exact, steps=6), tmp_path, stop_at=3, **QUICK)
+    assert 'begun for 4 steps and now goes on for 6' in caplog.text
+    # Twice the samples in half the steps are as many in all, and yet not where the run was.
+    size = exact.batch_size
+    other = replace(exact, steps=3, batch_size=2 * size)
+    with pytest.raises(ValueError, match=f'a step has {2 * size} samples, and had {size} before '
+                       f'.* step 3; wanted as many: global_batch {size}'):
+        run(other, tmp_path, **QUICK)
+    halved = replace(exact, batch_size=size // 2, global_batch=size)
+    run(halved, tmp_path, stop_at=4, **QUICK)
 
 
 def test_a_state_that_was_not_finished_does_not_count(exact, tmp_path):
@@ -133,6 +138,12 @@ def test_the_command_line_changes_fields(staged, exported, tmp_path):
           '--start', staged[0].start, '--set', 'batch_size=4', '--set', 'warm_up=1',
           '--workers', '0', '--device', 'cpu'])
     assert [row['samples'] for row in rows(tmp_path / 'out')] == ['4', '8']  # one epoch of 8
+
+
+def test_a_wrong_field_ends_the_command_line_in_a_line(tmp_path, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        main(['--out', str(tmp_path), '--set', 'learning_rate=quick'])
+    assert "learning_rate is 'quick', wanted a number" in capsys.readouterr().err
 
 
 def test_a_missing_source_is_named(staged, tmp_path):
