@@ -185,10 +185,13 @@ def main(args=None):
     if options.rooms < 1 or options.workers < 1:
         parser.error(f'--rooms {options.rooms}, --workers {options.workers}: wanted >= 1')
     seeds = range(options.first_seed, options.first_seed + options.rooms)
+    try:
+        predictor = Predictor.from_pretrained(options.model, device=options.device)
+    except ValueError as e:
+        parser.error(str(e))
     of_rooms = (measure_in_processes(options.model, options.workers, seeds,
                                      options.compute_distances)
                 if options.workers > 1 else None)
-    predictor = Predictor.from_pretrained(options.model, device=options.device)
     result = {'model': options.model, 'rooms': options.rooms, 'first_seed': options.first_seed,
               'device': str(predictor.device),
               'compute_distances': options.compute_distances,
