@@ -11,7 +11,7 @@ import yaml
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
 SCHEDULES = ('cosine', 'trapezoid')
-PRECISIONS = ('bf16', 'float32')
+PRECISIONS = ('auto', 'bf16', 'float32')
 OPTIMISERS = ('adamw', 'muon')
 SAVED_DTYPES = ('float16', 'bfloat16', 'float32')
 
@@ -115,7 +115,8 @@ class TrainingConfig:
     :param gaze_weight: of looking at the thing that is spoken of, see hints.
     :param weigh_digits: weigh a number's digits in the language loss by their place, see hints.
     :param language_weight: of the language loss.
-    :param precision: 'bf16' (autocast; weights stay float32) or 'float32'.
+    :param precision: 'bf16' (autocast; weights stay float32), 'float32', or 'auto': bf16 where the
+        device has instructions for it.
     :param gradient_checkpointing: recompute activations instead of keeping them.
     :param saved_dtype: of the checkpoint's weights.
     :param seed: of weights and data.
@@ -146,7 +147,7 @@ class TrainingConfig:
     gaze_weight: float = 0.0
     weigh_digits: bool = False
     language_weight: float = 1.0
-    precision: str = 'bf16'
+    precision: str = 'auto'
     gradient_checkpointing: bool = False
     saved_dtype: str = 'bfloat16'
     seed: int = 42

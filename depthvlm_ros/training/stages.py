@@ -4,11 +4,21 @@
 
 import math
 
+from depthvlm_ros.training.precision import Float32
 import torch
 
 TRAINED = {1: ('depth_head.',), 2: ('model.language_model.', 'lm_head.', 'depth_head.')}
 MUON_MOMENTUM = 0.95
 VISION = 'model.visual.'  # tower, merger and DeepStack mergers
+
+
+class Float32Muon(getattr(torch.optim, 'Muon', torch.optim.Optimizer)):
+    """torch's Muon, which makes its steps orthogonal in float32 instead of bfloat16."""
+
+    def step(self, closure=None):
+        """Make a step, as torch's does."""
+        with Float32():
+            return super().step(closure)
 
 
 def freeze(model, stage, thaw_vision=False):
@@ -29,8 +39,10 @@ def optimisers_of(module, training):
     Build the optimisers of what is trained; weight decay is for matrices alone.
 
     AdamW for everything, or torch's Muon for the matrices of the vision tower's and the language
-    model's layers, its steps as large as AdamW's (`match_rms_adamw`), and AdamW for the rest.
+    model's layers, its steps as large as AdamW's (`match_rms_adamw`), and AdamW for the rest. Muon
+    makes its steps orthogonal in the run's precision.
 
+    :param training: TrainingConfig, its precision 'bf16' or 'float32'.
     :return: list of optimisers.
     :raises ValueError: Muon, and a torch that does not have it (before 2.9).
     """
@@ -45,7 +57,8 @@ def optimisers_of(module, training):
         if not hasattr(torch.optim, 'Muon'):
             raise ValueError(f"optimiser is 'muon', but torch {torch.__version__} does not have "
                              "it; wanted torch >= 2.9, or 'adamw'")
-        optimisers.append(torch.optim.Muon(
+        muon = torch.optim.Muon if training.precision == 'bf16' else Float32Muon
+        optimisers.append(muon(
             by_muon, lr=training.learning_rate, weight_decay=training.weight_decay,
             momentum=MUON_MOMENTUM, adjust_lr_fn='match_rms_adamw'))
     return optimisers

@@ -10,6 +10,7 @@ layout.
 
 import argparse
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 import logging
 import math
@@ -28,6 +29,7 @@ from depthvlm_ros.training.mixture import (
     open_source,
     step_batches,
 )
+from depthvlm_ros.training.precision import precision_on
 from depthvlm_ros.training.samples import COUNTED, Encoder
 from depthvlm_ros.training.stages import freeze, optimisers_of, rate_at
 from depthvlm_ros.training.start import begin
@@ -130,6 +132,7 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     """
     out = Path(out)
     accelerator = open_accelerator(device)
+    training = replace(training, precision=precision_on(accelerator.device, training.precision))
     out.mkdir(parents=True, exist_ok=True)
     begun = latest_state(out)
     model, tokenizer, prompt = begin(training, out if begun else None)
