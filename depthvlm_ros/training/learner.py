@@ -18,7 +18,7 @@ class Learner(torch.nn.Module):
     A DepthVLM and what it is taught by.
 
     :param model: DepthVLM.
-    :param training: TrainingConfig.
+    :param training: TrainingConfig, its precision 'bf16' or 'float32' (precision.precision_on).
     """
 
     def __init__(self, model, training):
