@@ -9,7 +9,7 @@ import logging
 from depthvlm_ros.model.engine import to_camera
 from depthvlm_ros.model.predictor import cache_row, View
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
-from depthvlm_ros.model.shortage import is_out_of_memory
+from depthvlm_ros.model.shortage import is_out_of_memory, let_go
 import torch
 from transformers import DynamicCache
 
@@ -59,8 +59,8 @@ def _look_together(predictor, images, numbers):
             '%d images cannot be looked at together and are from now on looked at one by one: '
             '%s: %s', len(numbers), type(error).__name__, error)
         short = is_out_of_memory(error)
-    if short and predictor.device.type == 'cuda':   # once nothing of the pass is held any more
-        torch.cuda.empty_cache()
+    if short:       # once nothing of the pass is held any more
+        let_go(predictor)
     return []
 
 

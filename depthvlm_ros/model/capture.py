@@ -34,7 +34,9 @@ class Captures:
         self._capture = capture
         self._most = most
         self._calls = 0
-        self._held = OrderedDict()      # key -> [captured, the call it was last asked for]
+        # key -> [captured, the call it was last asked for, the work]: a replay reads what the work
+        # did, tables of its own among it, and keeps none of that alive itself.
+        self._held = OrderedDict()
         self._seen = OrderedDict()      # keys that came once
         self._refused = set()
 
@@ -61,7 +63,7 @@ class Captures:
                 'a pass cannot be captured and is run directly, which is slower: %s', error)
             self._refused.add(key)
             return None
-        self._held[key] = [captured, self._calls]
+        self._held[key] = [captured, self._calls, work]
         return captured
 
     def clear(self):
@@ -80,7 +82,7 @@ class Captures:
                 self._seen.popitem(last=False)
             return False
         if len(self._held) >= self._most:
-            oldest, (_, last) = next(iter(self._held.items()))
+            oldest, (_, last, _) = next(iter(self._held.items()))
             if self._calls - last < PATIENCE:
                 return False
             del self._held[oldest]
@@ -102,6 +104,7 @@ class CudaCapture:
     def __init__(self, device):
         self._device = device
         self._pool = None
+        self._side = None       # torch.cuda.Stream of this device, on which works are captured
 
     def begin_pool(self):
         """Begin another pool: torch refuses one whose last capture is gone."""
@@ -109,18 +112,22 @@ class CudaCapture:
 
     def __call__(self, work, example):
         """Capture work(input); return a Replay."""
-        with torch.cuda.device(self._device), torch.inference_mode():
+        self._side = self._side or torch.cuda.Stream(self._device)
+        current = torch.cuda.current_stream(self._device)
+        # The current stream is entered so as to be left: a capture that fails does not restore it.
+        with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(current):
             fixed = torch.empty_like(example, device=self._device)     # laid out as it comes
             fixed.copy_(example)
-            side = torch.cuda.Stream(self._device)
-            side.wait_stream(torch.cuda.current_stream(self._device))
-            with torch.cuda.stream(side):
+            self._side.wait_stream(current)
+            with torch.cuda.stream(self._side):
                 for _ in range(self.WARM_UP):
                     work(fixed)
-            torch.cuda.current_stream(self._device).wait_stream(side)
+            current.wait_stream(self._side)
             graph = torch.cuda.CUDAGraph()
-            # Other threads (a camera's, another node's) may use the device meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode='thread_local'):
+            # torch's own stream for it is one for all devices. Other threads (a camera's, another
+            # node's) may use the device meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._side,
+                                  capture_error_mode='thread_local'):
                 outputs = work(fixed)
             self._pool = self._pool or graph.pool()
             return Replay(graph, fixed, outputs)
@@ -163,7 +170,7 @@ def download(tensor):
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     host.copy_(tensor, non_blocking=True)
     there = torch.cuda.Event()
-    there.record()
+    there.record(torch.cuda.current_stream(tensor.device))     # perhaps not the current device's
     return host, there.synchronize
 
 

@@ -90,7 +90,9 @@ def stated_distances(words: str, things: list[str]) -> list[float]:
         return []
     found = [re.search(rf'\b{re.escape(name)}\b\D*?(\d+(?:\.\d+)?) ?m(?:et(?:re|er)s?)?\b',
                        words.lower()) for name in names]
-    metres = [float(match[1]) for match in found if match]
+    # One number behind both names is the distance of one of them.
+    found = list({match.start(1): match for match in found if match}.values())
+    metres = [float(match[1]) for match in found]
     return metres if len(metres) == len(things) and all(metres) else []
 
 

@@ -81,7 +81,7 @@ class Engine:
         self._captures = Captures(capture)
         self._slots = Slots(capture)
         self._direct = False
-        self._watchable = list(model.modules())
+        self._watchable = list(model.modules())     # those that it has now
         self._sizes = OrderedDict()
         self._prefix: Prefix | None = None
         self._closing = None        # embeddings of what closes the image
@@ -201,7 +201,7 @@ class Engine:
 
     def _forget_changed(self):
         """Work out anew what was made from weights that are no longer those of the model."""
-        weights = state_of(self._model)
+        weights = state_of(self._watchable)
         if weights == self._weights:
             return
         self._sizes.clear()
@@ -240,15 +240,14 @@ def stacked(images):
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
-def state_of(model):
-    """Return what tells whether weights were moved, converted, replaced or trained."""
-    text, visual = model.model.language_model, model.model.visual
-    first, last = text.layers[0], text.layers[-1]
-    watched = (visual.pos_embed, text.embed_tokens, text.norm, first.input_layernorm,
-               last.input_layernorm, last.post_attention_layernorm)
-    weights = [module.weight for module in watched]
-    return tuple((id(weight), weight.dtype, weight.device, weight.data_ptr(),
-                  0 if weight.is_inference() else weight._version) for weight in weights)
+def state_of(modules):
+    """Return what tells whether any weight was moved, converted, replaced or trained."""
+    weights = [weight for module in modules for weight in module._parameters.values()
+               if weight is not None]
+    return [(id(weight), weight.dtype, weight.device,
+             # Quantised weights are made of several tensors and have no address of their own.
+             weight.data_ptr() if type(weight) is torch.nn.Parameter else 0,
+             0 if weight.is_inference() else weight._version) for weight in weights]
 
 
 def to_camera(depth, height, width, scale):

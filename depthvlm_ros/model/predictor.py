@@ -179,11 +179,11 @@ class Predictor:
         """
         try:
             seen, sizes = self.engine.run(images)
+            depths_m = [download(depth_m) for depth_m in seen.depths_m]
+            caches = [cache_row(seen.keys, seen.values, row) for row in range(len(images))]
         except torch.OutOfMemoryError:
             self.engine.forget()    # the next one, perhaps smaller, is to find that memory
             raise
-        depths_m = [download(depth_m) for depth_m in seen.depths_m]
-        caches = [cache_row(seen.keys, seen.values, row) for row in range(len(images))]
         views = []
         for (_, k, _), size, (depth_m, wait), cache in zip(images, sizes, depths_m, caches):
             wait()

@@ -16,7 +16,6 @@ import torch
 MOST = 4            # answers under way at once that are replayed
 LENGTH_STEP = 512   # tokens by which a slot's room is rounded up
 LONGEST = 4096      # most room of a slot, tokens; of the 4B, 0.6 GB
-WARM_UP_ROOM = 8    # tokens that capturing may write before the first real one
 
 
 class Slot:
@@ -50,6 +49,7 @@ class Slot:
         for number, layer in enumerate(cache.layers):
             self._keys[number][:, :, :filled] = layer.keys
             self._values[number][:, :, :filled] = layer.values
+            self._values[number][:, :, filled:] = 0     # the last answer's may not be finite
         positions = torch.arange(position, position + most, device=self._filled.device)
         turns = self._model.rotary_emb(self._cos, positions.expand(3, 1, -1))
         for held, angles in zip((self._cos, self._sin), turns):
@@ -114,7 +114,7 @@ class Slots:
         :return: SlotSteps, or None where there is no slot for it.
         """
         need = cache.layers[0].keys.shape[2] + most
-        if self._capture is None or max(need, WARM_UP_ROOM) > LONGEST:
+        if self._capture is None or need > LONGEST:
             return None
         slot = self._free(need) or self._make(language_model, cache.layers[0], need)
         if slot is None:

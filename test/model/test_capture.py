@@ -7,8 +7,11 @@ Without a GPU a stand-in runs the work anew at each call; memory of fixed size, 
 and the way of the weights are the same.
 """
 
+import gc
+import weakref
+
 from depthvlm_ros.camera import Intrinsics
-from depthvlm_ros.model import Predictor
+from depthvlm_ros.model import engine, Predictor
 from depthvlm_ros.model.batching import look_at_equal, look_batch
 from depthvlm_ros.model.capture import Captures, CudaCapture, PATIENCE
 from depthvlm_ros.model.decoding import fork
@@ -39,6 +42,12 @@ def run_anew(work, example):
             kept.copy_(new)
         return Pass(out.depths_m, held.keys, held.values)   # depths go to the host at once
     return replay
+
+
+def forget_work(work, example):
+    """Stand in for a capture that, as a CUDA graph, keeps what it gives but not what it read."""
+    held = work(example)
+    return lambda given: held
 
 
 def image_of(width, height, fx, seed=0):
@@ -98,6 +107,36 @@ def test_where_memory_runs_out_what_was_captured_is_let_go(captured):
     hook.remove()
     assert not captured.engine._captures._held and not captured.engine._slots._slots
     captured.look(*image_of(*SIZES[0]))
+
+
+def test_what_a_captured_pass_reads_lives_as_long_as_it(predictor, monkeypatch):
+    monkeypatch.setattr(engine, 'MOST_SIZES', 1)
+    its = Engine(predictor.model, predictor.prompt, forget_work)
+
+    def run(size):
+        rgb, camera = image_of(*size)
+        return its.run([(rgb, camera, plan_resize(camera, predictor.config))])[1][0]
+    read = weakref.ref(run(SIZES[0]).tables)
+    run(SIZES[0])
+    assert len(its._captures._held) == 1
+    run(SIZES[1])       # takes the other size's place
+    assert read() is not None
+    its.forget()
+    gc.collect()
+    assert read() is None
+
+
+def test_memory_that_runs_out_for_what_is_kept_of_a_pass_lets_captures_go(captured, monkeypatch):
+    for _ in range(2):
+        captured.look(*image_of(*SIZES[0]))
+    assert captured.engine._captures._held
+
+    def fail(*_):
+        raise torch.OutOfMemoryError('out of memory')
+    monkeypatch.setattr('depthvlm_ros.model.predictor.cache_row', fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        captured.look(*image_of(*SIZES[0]))
+    assert not captured.engine._captures._held
 
 
 def test_captured_batches_give_the_views_and_answers_of_direct_ones(captured):
@@ -206,6 +245,19 @@ def test_a_slots_hidden_states_are_those_of_the_steps(predictor):
                                        rtol=0, atol=2e-5)
         assert slots.take(model, view.cache, view.next_position, 5000) is None      # too long
         del one
+    assert len(slots._slots) == 1
+
+
+def test_a_slot_is_as_new_after_an_answer_that_was_not_finite(predictor):
+    view = predictor.look(*image_of(*SIZES[0]))
+    slots, model = Slots(run_anew, most=1), predictor.model.model.language_model
+    with torch.inference_mode():
+        first = slots.take(model, view.cache, view.next_position, 12)
+        for values in slots._slots[0]._values:
+            values[:, :, -1] = torch.nan
+        del first
+        again = slots.take(model, view.cache, view.next_position, 12)
+        assert again.step(torch.zeros(1, 1, dtype=torch.int64)).isfinite().all()
     assert len(slots._slots) == 1
 
 

@@ -83,6 +83,7 @@ def test_which_questions_compare(question, things):
     ('The red box, at 2.31 m.', []),
     ('The red box and the door are at 0.00 m.', []),
     ('There is no door in the image.', []),
+    ('The red box is closer than the door, which is at 3.10 m.', []),
     ('', []),
 ])
 def test_which_distances_are_stated(words, metres):

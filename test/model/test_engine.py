@@ -126,7 +126,7 @@ def test_a_watched_module_really_runs(tiny):
         assert seen == [1]
 
 
-@pytest.mark.parametrize('change', ['trained', 'converted', 'replaced'])
+@pytest.mark.parametrize('change', ['trained', 'one trained', 'converted', 'replaced'])
 def test_changed_weights_are_noticed(tiny, change):
     rgb, camera = image_of(*SIZES[0])
     before = tiny.look(rgb, camera)
@@ -134,6 +134,8 @@ def test_changed_weights_are_noticed(tiny, change):
         if change == 'trained':
             for weight in tiny.model.parameters():
                 weight.add_(0.01)
+        elif change == 'one trained':
+            tiny.model.model.language_model.layers[1].mlp.down_proj.weight.mul_(1.5)
         elif change == 'converted':
             tiny.model.double()
             tiny.model.float()
