@@ -31,6 +31,7 @@ MAX_CENTRE_OF_SIZE = 20.0       # how far off the image the principal point may 
 ROTATION_TOLERANCE = 0.02       # of R against a rotation matrix, in each number
 NOT_SHOWN_PX = -30000.0         # where a map leads that leads nowhere
 RADII = 1024                    # at so many distances from the axis a lens is looked at
+MOST_MAPS = 12                  # calibrations whose maps are kept, of as many cameras in turn
 
 
 def check_image_size(height: int, width: int, what: str = 'the image') -> None:
@@ -74,7 +75,7 @@ class Intrinsics:
     def __post_init__(self):
         for name in ('width', 'height'):
             value = getattr(self, name)
-            if int(value) != value or value < 1:
+            if not (math.isfinite(value) and int(value) == value >= 1):
                 raise ValueError(f'{name} is {value!r}, wanted a positive whole number of pixels')
             object.__setattr__(self, name, int(value))
         for name in ('fx', 'fy'):
@@ -323,7 +324,7 @@ class Rectification:
         return cv2.remap(raw, *self._fixed_point, cv2.INTER_LINEAR)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=MOST_MAPS)
 def _rectification(calibration: Calibration) -> Rectification | None:
     """Return the calibration's maps, or None where raw and rectified image agree."""
     raw = _matrix(calibration._folded(calibration._raw_matrix()))

@@ -25,7 +25,8 @@ def calibration(**changed):
 def test_intrinsics_refuse_what_is_no_camera():
     for changed, named in (({'width': 0}, 'width is 0'), ({'height': 2.5}, 'height is 2.5'),
                            ({'fx': -1.0}, 'fx is -1.0'), ({'fy': float('nan')}, 'fy is nan'),
-                           ({'cx': float('inf')}, 'cx is inf')):
+                           ({'cx': float('inf')}, 'cx is inf'),
+                           ({'width': float('inf')}, 'width is inf')):
         numbers = {'width': 4, 'height': 3, 'fx': 5.0, 'fy': 5.0, 'cx': 1.5, 'cy': 1.0}
         with pytest.raises(ValueError, match=named):
             Intrinsics(**{**numbers, **changed})
@@ -94,6 +95,12 @@ def test_no_maps_where_nothing_is_distorted(distortion):
 
 def test_maps_are_cached():
     assert calibration().rectification() is calibration().rectification()
+
+
+def test_the_maps_of_as_many_cameras_in_turn_are_cached():
+    bent = [{'d': (0.1 + number / 100, 0, 0, 0)} for number in range(8)]
+    first, again = ([calibration(**d).rectification() for d in bent] for _ in range(2))
+    assert all(one is other for one, other in zip(first, again))
 
 
 @pytest.mark.parametrize(('model', 'd'), [
