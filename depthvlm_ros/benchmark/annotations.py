@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 import json
+import math
 from pathlib import Path
 import struct
 import zlib
@@ -24,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 DEFAULT_DEPTH_SCALE = 1000.0
+DEFAULT_CANONICAL_FX_PX = 1000.0
 BINARY_FLOAT32 = 'binary_float32'
 ETH3D_SIZE = (4032, 6048)  # of every bare float32 file upstream, should a record not say
 
@@ -138,7 +140,7 @@ class Record:
     rgb_size: tuple[int, int] | None = None
     depth_size: tuple[int, int] | None = None
     fx_px: float | None = None
-    canonical_fx_px: float = 1000.0
+    canonical_fx_px: float = DEFAULT_CANONICAL_FX_PX
     canonical_size: tuple[int, int] | None = None
     points: np.ndarray | None = field(default=None, repr=False)
     point_depth_m: np.ndarray | None = field(default=None, repr=False)
@@ -183,32 +185,43 @@ def parse_record(fields, dataset, source, line):
     for name, (kinds, wanted) in FIELD_TYPES.items():
         if not isinstance(fields.get(name), (*kinds, type(None))):
             raise ValueError(f'{where}: {name} is {fields[name]!r}, wanted {wanted}')
-    told = fields.get('depth_type', Z_DEPTH)
+    told = fields.get('depth_type') or Z_DEPTH
     if told not in DEPTH_TYPES:
         raise ValueError(f'{where}: depth_type is {told!r}, wanted one of {sorted(DEPTH_TYPES)}')
     depth_format = fields.get('depth_format') or ''
     if depth_format not in ('', BINARY_FLOAT32):
         raise ValueError(f'{where}: depth_format is {depth_format!r}, '
                          f'wanted none (PNG) or {BINARY_FLOAT32!r}')
-    scale = float(fields.get('depth_scale') or DEFAULT_DEPTH_SCALE)
-    fx_px = fields.get('original_fx')
-    for name, value in (('depth_scale', scale), ('original_fx', fx_px)):
-        if value is not None and not 0 < float(value) < float('inf'):
-            raise ValueError(f'{where}: {name} is {value!r}, wanted a number above 0')
     masks = (fields.get('mask_valid_path') or fields.get('mask_invalid_path'),
              fields.get('mask_transp_path'))
     points, point_depth_m = parse_points(fields, where)
     return Record(
         dataset=dataset, source=source, line=line, image=fields['image'].lstrip('/'),
-        depth_path=(fields.get('depth_path') or '').lstrip('/'), depth_scale=scale,
+        depth_path=(fields.get('depth_path') or '').lstrip('/'),
+        depth_scale=(parse_positive(fields.get('depth_scale') or None, 'depth_scale', where)
+                     or DEFAULT_DEPTH_SCALE),
         depth_format=depth_format, mask_paths=tuple(m.lstrip('/') for m in masks if m),
         rgb_size=parse_size(fields, 'original_rgb_size', where),
         depth_size=parse_size(fields, 'original_depth_size', where),
-        fx_px=None if fx_px is None else float(fx_px),
-        canonical_fx_px=float(fields.get('canonical_fx') or 1000.0),
+        fx_px=parse_positive(fields.get('original_fx'), 'original_fx', where),
+        canonical_fx_px=(parse_positive(fields.get('canonical_fx') or None, 'canonical_fx', where)
+                         or DEFAULT_CANONICAL_FX_PX),
         canonical_size=parse_size(fields, 'canonical_size', where),
         points=points, point_depth_m=point_depth_m, depth_type=DEPTH_TYPES[told],
-        prompt=fields.get('prompt', ''), solution=fields.get('solution', ''))
+        prompt=fields.get('prompt') or '', solution=fields.get('solution') or '')
+
+
+def parse_positive(value, name, where):
+    """Return a field's number, which may be written as text; None where it is None."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f'{where}: {name} is {value!r}, wanted a number above 0')
+    return number
 
 
 def parse_size(fields, name, where):
@@ -216,7 +229,7 @@ def parse_size(fields, name, where):
     size = fields.get(name)
     if not size:
         return None
-    if len(size) != 2 or not all(isinstance(n, int | float) and n >= 1 for n in size):
+    if len(size) != 2 or not all(isinstance(n, int | float) and 1 <= n < math.inf for n in size):
         raise ValueError(f'{where}: {name} is {size!r}, wanted [width, height]')
     return int(size[1]), int(size[0])
 
@@ -228,7 +241,7 @@ def parse_points(fields, where):
     try:
         points = np.array(fields['pixel_coords'], np.int64).reshape(-1, 2)
         depth_m = np.array(fields['depth'], np.float32)
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, OverflowError) as e:
         raise ValueError(f'{where}: pixel_coords or depth holds no numbers ({e})') from e
     if depth_m.shape != points.shape[:1]:
         raise ValueError(f'{where}: depth has {depth_m.size} values, pixel_coords {len(points)} '

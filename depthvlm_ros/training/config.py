@@ -5,6 +5,8 @@
 from dataclasses import dataclass, field, fields
 import math
 from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin
 
 from depthvlm_ros.synthetic.wording import KINDS
 import yaml
@@ -14,6 +16,7 @@ SCHEDULES = ('cosine', 'trapezoid')
 PRECISIONS = ('auto', 'bf16', 'float32')
 OPTIMISERS = ('adamw', 'muon')
 SAVED_DTYPES = ('float16', 'bfloat16', 'float32')
+LEAST_VOCABULARY = 263      # 256 bytes and the special tokens
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,8 @@ class TrainingConfig:
     seed: int = 42
 
     def __post_init__(self):
-        for name, least in (('vocab_size', 1), ('vocab_rooms', 1), ('batch_size', 1),
-                            ('steps', 0), ('global_batch', 0), ('warm_up', 0)):
+        for name, least in (('vocab_size', LEAST_VOCABULARY), ('vocab_rooms', 1),
+                            ('batch_size', 1), ('steps', 0), ('global_batch', 0), ('warm_up', 0)):
             if getattr(self, name) < least:
                 raise ValueError(f'{name} is {getattr(self, name)}, wanted >= {least}')
         for name in ('learning_rate', 'clip'):
@@ -194,7 +197,10 @@ class TrainingConfig:
             known = sorted(p.stem for p in CONFIGS.glob('*.yaml'))
             raise ValueError(f"config '{name}': no such file, wanted a .yaml or one of {known}")
         try:
-            values = {**yaml.safe_load(path.read_text()), **changed}
+            values = yaml.safe_load(path.read_text())
+            if not isinstance(values, dict | None):
+                raise ValueError(f'holds {values!r}, wanted fields of TrainingConfig')
+            values = {**(values or {}), **changed}
             if 'sources' in values:
                 values['sources'] = tuple(read_source(s) for s in values['sources'])
             return read_record(cls, values)
@@ -211,30 +217,46 @@ def read_record(kind, values):
     unknown = values.keys() - {f.name for f in fields(kind)}
     if unknown:
         raise ValueError(f'does not know {sorted(unknown)}')
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    for f in fields(kind):
-        if f.type in (int, float) and f.name in values:
-            values[f.name] = read_number(f, values[f.name])
+    values = {f.name: read_value(f.name, f.type, values[f.name])
+              for f in fields(kind) if f.name in values}
     try:
         return kind(**values)
     except TypeError as e:
         raise ValueError(f'{kind.__name__}: {e}') from e
 
 
-def read_number(of, value):
+def read_value(name, kind, value):
+    """
+    Return a field's value as its type has it: numbers above all, alone or several.
+
+    :param kind: the type.
+    :raises ValueError: no number where one is wanted, or not as many as are wanted.
+    """
+    if kind in (int, float):
+        return read_number(name, kind, value)
+    if get_origin(kind) is UnionType:       # of something and None
+        return None if value is None else read_value(name, get_args(kind)[0], value)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple) or len(value) != len(get_args(kind)):
+            raise ValueError(f'{name} is {value!r}, wanted {len(get_args(kind))} numbers')
+        return tuple(read_value(name, each, part) for each, part in zip(get_args(kind), value))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def read_number(name, kind, value):
     """
     Return a field's number; YAML takes 1e-4, which has no dot, for a word.
 
-    :param of: dataclasses.Field of type int or float.
+    :param kind: int or float.
     :raises ValueError: no number, or a fraction where a whole one is wanted.
     """
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
-    whole = of.type is int
+    whole = kind is int
     if isinstance(value, bool) or math.isnan(number) or (whole and number % 1):
-        raise ValueError(f"{of.name} is {value!r}, wanted a {'whole ' if whole else ''}number")
+        raise ValueError(f"{name} is {value!r}, wanted a {'whole ' if whole else ''}number")
     return int(number) if whole else value if isinstance(value, int) else number
 
 

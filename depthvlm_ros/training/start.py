@@ -114,7 +114,13 @@ def changed_config(folder, changes):
     for key, value in changes.items():
         if key not in fields:
             raise ValueError(f'model has the field {key!r}, wanted one of DepthVLMConfig')
-        fields[key] = {**fields[key], **value} if isinstance(value, dict) else value
+        if isinstance(value, dict) and isinstance(fields[key], dict):
+            unknown = sorted(value.keys() - fields[key].keys())
+            if unknown:
+                raise ValueError(f'model has the fields {unknown} in {key}, wanted some of '
+                                 f'{sorted(fields[key])}')
+            value = {**fields[key], **value}
+        fields[key] = value
     return DepthVLMConfig.from_dict(fields)
 
 

@@ -6,6 +6,7 @@ import pickle
 
 from depthvlm_ros.benchmark.annotations import (
     dataset_of,
+    FIELD_TYPES,
     read_annotations,
     read_depth,
     read_rgb,
@@ -69,6 +70,10 @@ def test_a_json_list_is_read_too(bench):
     ({'original_rgb_size': [4]}, r'original_rgb_size is \[4\]'),
     ({'original_rgb_size': 640}, 'original_rgb_size is 640, wanted a list'),
     ({'original_rgb_size': [640, None]}, r'original_rgb_size is \[640, None\]'),
+    ({'original_fx': 'abc'}, "original_fx is 'abc', wanted a number above 0"),
+    ({'canonical_fx': -5}, 'canonical_fx is -5, wanted a number above 0'),
+    ({'original_rgb_size': [float('inf'), 3]}, r'original_rgb_size is \[inf, 3\]'),
+    ({'pixel_coords': [[float('inf'), 1]], 'depth': [1]}, 'pixel_coords or depth holds no num'),
     ({'original_fx': [500]}, r'original_fx is \[500\], wanted a number'),
     ({'depth_type': []}, r'depth_type is \[\], wanted text'),
     ({'depth_path': ['a.png']}, r"depth_path is \['a.png'\], wanted text"),
@@ -80,6 +85,13 @@ def test_a_wrong_field_is_named_with_its_line(bench, change, told):
     path = bench.annotate('a.jsonl', good, {**good, **change})
     with pytest.raises(ValueError, match=f'a.jsonl line 2.*{told}'):
         read_annotations(path)
+
+
+def test_a_field_that_is_null_is_one_left_out(bench):
+    bare = {'image': bench.add('a', np.ones((2, 2)))['image']}
+    left_out, = read_annotations(bench.annotate('a.jsonl', bare))
+    null, = read_annotations(bench.annotate('a.jsonl', {**dict.fromkeys(FIELD_TYPES), **bare}))
+    assert left_out == null
 
 
 def test_a_line_that_is_no_json_is_named(tmp_path):

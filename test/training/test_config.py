@@ -7,10 +7,12 @@ from depthvlm_ros.training.config import (
     AnnotatedSource,
     ChatSource,
     CONFIGS,
+    LEAST_VOCABULARY,
     RoomSource,
     TrainingConfig,
 )
 from depthvlm_ros.training.start import build
+from depthvlm_ros.training.tokenizer import train_tokenizer
 import pytest
 import yaml
 
@@ -43,6 +45,21 @@ def test_nano_is_a_small_model_on_rooms():
     assert 10e6 < sum(p.numel() for p in model.parameters()) < 12.5e6    # 25 MB in float16
 
 
+def test_the_least_vocabulary_is_one_that_the_tokenizer_fits_into():
+    assert len(train_tokenizer(['a few words, a few words'], LEAST_VOCABULARY)) == LEAST_VOCABULARY
+
+
+def test_numbers_without_a_dot_are_numbers_wherever_they_stand(tmp_path):
+    path = tmp_path / 'x.yaml'
+    path.write_text('learning_rate: 1e-4\nbetas: [9e-1, 1e-3]\n'
+                    'sources: [{kind: rooms, share: 1e-1}]')
+    training = TrainingConfig.load(path)
+    assert (training.learning_rate, training.betas) == (1e-4, (0.9, 1e-3))
+    assert training.sources[0].share == 0.1
+    path.write_text('')
+    assert TrainingConfig.load(path) == TrainingConfig()
+
+
 def test_fields_and_sources_are_read(tmp_path):
     path = tmp_path / 'x.yaml'
     path.write_text(yaml.safe_dump({'stage': 1, 'start': 'a/b', 'sources': [
@@ -69,6 +86,10 @@ def test_fields_and_sources_are_read(tmp_path):
     ('sources: [{kind: video}]', "a source is of kind 'video', wanted one of"),
     ('sources: [{kind: chats}]', "missing 1 required positional argument: 'file'"),
     ('sources: [{kind: rooms, share: 2}]', r'share of a source is 2, wanted one in \(0, 1\]'),
+    ('betas: [0.9, fast]', "betas is 'fast', wanted a number"),
+    ('betas: 0.9', 'betas is 0.9, wanted 2 numbers'),
+    ('- steps', r"holds \['steps'\], wanted fields of TrainingConfig"),
+    ('vocab_size: 100', 'vocab_size is 100, wanted >= 263'),
     ('learning_rate: fast', "learning_rate is 'fast', wanted a number"),
     ('steps: 1.5', 'steps is 1.5, wanted a whole number'),
     ('batch_size: yes', 'batch_size is True, wanted a whole number'),

@@ -78,6 +78,8 @@ def test_another_model_is_refused(staged, copy):
 def test_an_unknown_field_of_the_model_is_refused(staged):
     with pytest.raises(ValueError, match="the field 'canonical_f', wanted one of DepthVLMConfig"):
         begin(replace(staged[0], model={'canonical_f': 3}))
+    with pytest.raises(ValueError, match=r"the fields \['bogus'\] in text_config, wanted some of"):
+        begin(replace(staged[0], model={'text_config': {'bogus': 1}}))
 
 
 def test_a_start_that_is_not_there_is_named(staged):
