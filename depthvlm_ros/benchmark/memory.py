@@ -27,9 +27,9 @@ from depthvlm_ros.benchmark.published import (
 )
 from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
-from depthvlm_ros.model import checkpoint, CheckpointError
+from depthvlm_ros.model import checkpoint
 from depthvlm_ros.model.engine import to_camera
-from depthvlm_ros.model.predictor import DTYPES
+from depthvlm_ros.model.predictor import DTYPES, resolve_device
 from depthvlm_ros.model.preprocessing import patches_of, plan_resize, ResizePlan
 from depthvlm_ros.model.quantisation import is_quantised, KINDS, packed_bytes
 from depthvlm_ros.model.text_pass import image_positions, read_image, read_prefix
@@ -240,8 +240,8 @@ def measure(name, device='auto', dtype='auto'):
         'measured' and 'ratio' (measured over computed); 'tokens', 'device', 'dtype'.
     :raises CheckpointError: no such model.
     """
-    on_gpu = torch.cuda.is_available() and str(device) != 'cpu'
-    before = torch.cuda.memory_allocated() if on_gpu else 0
+    resolved = resolve_device(device)
+    before = torch.cuda.memory_allocated(resolved) if resolved.type == 'cuda' else 0
     predictor = predictor_of(name, device, dtype)
     rgb = np.full((MEASURED_CAMERA.height, MEASURED_CAMERA.width, 3), 90, np.uint8)
     held = []
@@ -249,15 +249,16 @@ def measure(name, device='auto', dtype='auto'):
     def look():
         held.append(predictor.look(rgb, MEASURED_CAMERA))
 
-    look()      # what is set up once and stays is not the look's
-    held.clear()
-    if predictor.device.type == 'cuda':
-        weights = torch.cuda.memory_allocated() - before
-        peak = gpu_peak(look)
-    else:
-        weights = sum(weight.numel() * weight.element_size()
-                      for weight in predictor.model.parameters())
-        peak = cpu_peak(look)
+    with predictor.engine.direct():     # a captured pass does not tell what it holds meanwhile
+        look()      # what is set up once and stays is not the look's
+        held.clear()
+        if predictor.device.type == 'cuda':
+            weights = torch.cuda.memory_allocated(predictor.device) - before
+            peak = gpu_peak(look, predictor.device)
+        else:
+            weights = sum(weight.numel() * weight.element_size()
+                          for weight in predictor.model.parameters())
+            peak = cpu_peak(look)
     plan = plan_resize(MEASURED_CAMERA, predictor.config)
     rows, columns = (side // predictor.config.token_px for side in plan.final[::-1])
     dtype = predictor.model.dtype
@@ -271,14 +272,14 @@ def measure(name, device='auto', dtype='auto'):
                      'ratio': measured[key] / computed[key]} for key in measured}}
 
 
-def gpu_peak(call):
-    """Return the most bytes that a call held on the GPU beyond those before it."""
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
+def gpu_peak(call, device):
+    """Return the most bytes that a call held on a GPU beyond those before it."""
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
     call()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def cpu_peak(call):
@@ -334,7 +335,7 @@ def main(args=None):
     try:
         needs = compute(options.models, options.tokens)
         measured = [measure(name, options.device, options.dtype) for name in options.measure]
-    except CheckpointError as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     device = measured[0]['device'] if measured else 'meta'

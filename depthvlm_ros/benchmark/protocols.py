@@ -20,7 +20,7 @@ from depthvlm_ros.benchmark.metrics import depth_metrics
 from depthvlm_ros.benchmark.published import predictor_of
 from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
-from depthvlm_ros.model import CheckpointError, Decoding, View
+from depthvlm_ros.model import Decoding, View
 from depthvlm_ros.model.preprocessing import preprocess
 from depthvlm_ros.synthetic import Scene
 import numpy as np
@@ -304,7 +304,7 @@ def main(args=None):
     options = parsed(args)
     try:
         predictor = predictor_of(options.model, options.device, options.dtype)
-    except CheckpointError as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     result = {'model': options.model, 'dtype': str(predictor.model.dtype).removeprefix('torch.'),

@@ -17,11 +17,9 @@ import time
 from depthvlm_ros.benchmark.metrics import depth_metrics
 from depthvlm_ros.benchmark.published import predictor_of
 from depthvlm_ros.benchmark.results import provenance
-from depthvlm_ros.model import CheckpointError
 from depthvlm_ros.model.quantisation import (
     KINDS,
     packed_bytes,
-    QuantisationError,
     quantise,
     stored_bytes,
     torchao_for,
@@ -129,7 +127,7 @@ def main(args=None):
                  'threads': torch.get_num_threads(), **provenance(predictor.device)}
         predictor.close()
         figures = measure_quantisation(load, draw_rooms(options.rooms), options.kinds)
-    except (CheckpointError, QuantisationError) as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     result = {'model': options.model, 'rooms': options.rooms, **where, 'weights': figures}

@@ -120,10 +120,14 @@ def parsed(args):
 
 
 def main(args=None):
-    """Parse the command line, measure, print; 1 where the half with ROS 2 has failed."""
+    """Parse the command line, measure, print; 1 without a model or the half with ROS 2."""
     options = parsed(args)
-    predictor = Predictor.from_pretrained(
-        options.model, device=options.device, dtype=options.dtype)
+    try:
+        predictor = Predictor.from_pretrained(
+            options.model, device=options.device, dtype=options.dtype)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
     result = {'model': options.model, 'dtype': options.dtype,
               'threads': torch.get_num_threads(), **provenance(predictor.device),
               **measure_one_prefill(predictor, options.questions, options.rounds)}

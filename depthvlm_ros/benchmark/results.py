@@ -166,12 +166,16 @@ def print_table(summary, names):
 
 
 def provenance(device):
-    """Return where and with what a result came about: commit, versions, hardware."""
+    """
+    Return where and with what a result came about: commit, versions, hardware.
+
+    :param device: torch.device or its name; its 'gpu' is None unless it is one.
+    """
     import torch
     import transformers
     git = subprocess.run(['git', '-C', str(Path(__file__).parent), 'rev-parse', 'HEAD'],
                          capture_output=True, text=True, check=False)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    gpu = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else None
     return {'commit': git.stdout.strip() or None, 'device': str(device), 'gpu': gpu,
             'cpu': platform.processor() or platform.machine(), 'python': platform.python_version(),
             'torch': torch.__version__, 'transformers': transformers.__version__}

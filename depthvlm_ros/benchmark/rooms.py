@@ -14,6 +14,7 @@ import multiprocessing
 import time
 
 from depthvlm_ros.benchmark.metrics import depth_metrics
+from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.synthetic import draw_camera, judge, Scene
@@ -26,6 +27,7 @@ DEPTH_FIGURES = ('delta1', 'delta2', 'delta3', 'abs_rel', 'rmse', 'log10', 'silo
 FOCAL_SHARES = (0.6, 0.8, 1.0, 1.3)  # fx over the width, of one room seen by four cameras
 WRONG_FACTORS = (0.8, 1.25)
 MOST_TOKENS = 128
+WARM_UP = 3         # looks before any is timed: on a GPU the second is captured
 DRAWS = 20260101    # tells these draws from others with the same seeds
 
 _worker = {}        # of a process of measure_in_processes, its predictor
@@ -149,7 +151,8 @@ def measure_speed(predictor, repeats=20):
     """Return images/s of depth alone at 640 x 480 and fx 525."""
     camera = Intrinsics.centred(640, 480, 525.0)
     rgb = Scene.random(0).render(camera).rgb
-    predictor.look(rgb, camera)
+    for _ in range(WARM_UP):
+        predictor.look(rgb, camera)
     began = time.perf_counter()
     for _ in range(repeats):
         predictor.look(rgb, camera)
@@ -193,7 +196,7 @@ def main(args=None):
                                      options.compute_distances)
                 if options.workers > 1 else None)
     result = {'model': options.model, 'rooms': options.rooms, 'first_seed': options.first_seed,
-              'device': str(predictor.device),
+              **provenance(predictor.device),
               'compute_distances': options.compute_distances,
               **(of_rooms or measure_rooms(predictor, options.rooms, options.first_seed,
                                            compute_distances=options.compute_distances)),

@@ -194,4 +194,6 @@ class Guide:
     def _token_at(self, u, v):
         """Return the number of the image token that holds a pixel."""
         height, width = self.frame.object_ids.shape
-        return (v * self.grid[0] // height) * self.grid[1] + u * self.grid[1] // width
+        row, column = ((2 * at + 1) * tokens // (2 * size) for at, tokens, size in zip(
+            (v, u), self.grid, (height, width)))     # of the pixel's centre
+        return row * self.grid[1] + column

@@ -8,6 +8,7 @@ with another number of processes. What the data needs is the step's number alone
 a step is drawn by lot.
 """
 
+import json
 from pathlib import Path
 import shutil
 import warnings
@@ -111,9 +112,17 @@ def save_checkpoint(model, tokenizer, folder, dtype=torch.float16, weights=None)
     weights = model.state_dict() if weights is None else weights
     weights = {k: v.to(dtype) for k, v in weights.items()
                if not (k == TIED_KEY and model.config.tie_word_embeddings)}
-    model.config.save_pretrained(new)
     model.save_pretrained(new, state_dict=weights)
+    tell_dtype(new / 'config.json', dtype)
     tokenizer.save_pretrained(new)
     for file in new.iterdir():
         file.replace(folder / file.name)
     new.rmdir()
+
+
+def tell_dtype(path, dtype):
+    """Write into a config.json what the weights beside it are; transformers tells the model's."""
+    config = json.loads(path.read_text())
+    for part in (config, config['text_config'], config['vision_config']):
+        part['dtype'] = str(dtype).removeprefix('torch.')
+    path.write_text(json.dumps(config, indent=2) + '\n')

@@ -251,6 +251,10 @@ def main(args=None):
     parser.add_argument('--save-every', type=int, default=500, help='steps')
     parser.add_argument('--stop-at', type=int, help='stop at this step, to be gone on with')
     options = parser.parse_args(args)
+    for name, least in (('steps', 0), ('workers', 0), ('save_every', 1), ('stop_at', 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            parser.error(f'--{name.replace("_", "-")} is {value}, wanted >= {least}')
     os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', PRODUCTS_KEPT)
     logging.basicConfig(level=logging.INFO, format='%(levelname)s %(message)s')
     changed = {}

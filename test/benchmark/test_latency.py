@@ -104,6 +104,11 @@ def test_random_weights_are_the_same_each_time_and_see_something(predictor, rgb)
     np.testing.assert_array_equal(one, two)
 
 
+def test_a_model_that_is_not_there_is_said(capsys):
+    assert latency.main(['--model', '/nowhere']) == 1
+    assert '/nowhere' in capsys.readouterr().err
+
+
 def test_an_unknown_size_is_refused():
     with pytest.raises(ValueError, match="size is '5b', wanted one of 4b, 8b"):
         published.published_config('5b')

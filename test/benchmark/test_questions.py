@@ -72,6 +72,11 @@ def without_ros(monkeypatch):
         None if name == 'rclpy' else find(name, *args)))
 
 
+def test_a_model_that_is_not_there_is_said(capsys):
+    assert questions.main(['--model', '/nowhere']) == 1
+    assert '/nowhere' in capsys.readouterr().err
+
+
 def test_without_ros_its_half_is_left_out_and_that_is_said(tiny_checkpoint, monkeypatch, capsys):
     without_ros(monkeypatch)
     assert questions.main(['--model', str(tiny_checkpoint), '--device', 'cpu', '--questions', '2',

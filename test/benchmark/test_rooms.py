@@ -64,4 +64,5 @@ def test_processes_share_out_the_rooms(tiny_checkpoint, predictor):
 def test_the_last_line_is_json(tiny_checkpoint, capsys):
     rooms.main(['--model', str(tiny_checkpoint), '--rooms', '1', '--focal-rooms', '1'])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert {'delta1', 'abs_rel', 'answers', 'focal', 'images_per_s', 'model'} <= set(result)
+    assert {'delta1', 'abs_rel', 'answers', 'focal', 'images_per_s', 'model',
+            'commit', 'torch', 'device'} <= set(result)

@@ -169,6 +169,7 @@ def test_a_hub_id_that_cannot_be_had():
 
 @pytest.mark.parametrize('options, message', [
     ({'device': 'toaster'}, "device is 'toaster', wanted 'auto', 'cpu', 'cuda'"),
+    ({'device': 'meta'}, "device is 'meta', wanted 'auto', 'cpu', 'cuda'"),
     ({'device': 'cuda:99'}, "device is 'cuda:99', but torch sees"),
     ({'device': 'cpu', 'dtype': 'int3'}, "dtype is 'int3', wanted 'auto' or one of float32")])
 def test_devices_and_dtypes_that_are_not_there(folder, options, message):

@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looking and asking, on a three-layer model: how often what runs, and that caching is exact."""
 
+import gc
+import weakref
+
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor, preprocess
 from depthvlm_ros.model.prompt import encode_words
@@ -183,5 +186,8 @@ def test_bad_images_are_refused(predictor, rgb):
 
 def test_close_frees_the_model(tiny_checkpoint):
     predictor = Predictor.from_pretrained(tiny_checkpoint, device='cpu')
+    predictor.look(np.zeros((60, 80, 3), np.uint8), Intrinsics.centred(80, 60, 70.0))
+    model = weakref.ref(predictor.model)
     predictor.close()
-    assert predictor.model is None
+    gc.collect()
+    assert predictor.model is None and model() is None

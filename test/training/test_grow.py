@@ -38,6 +38,9 @@ def test_the_new_blocks_can_learn(model):
     block = grown.model.visual.blocks[2]
     assert not block.attn.proj.weight.any() and block.attn.qkv.weight.any()
     assert not grown.model.language_model.layers[-1].mlp.down_proj.weight.any()
+    tokens, _ = grown.encode_images(torch.randn(24, 1536), torch.tensor([[1, 4, 6]]))
+    tokens.square().mean().backward()
+    assert block.attn.proj.weight.grad.any() and block.mlp.linear_fc2.weight.grad.any()
 
 
 def test_a_wider_tower_computes_nearly_the_same(tiny_checkpoint, tmp_path):

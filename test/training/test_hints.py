@@ -14,7 +14,7 @@ from depthvlm_ros.training.learner import Learner, PARTS
 from depthvlm_ros.training.mixture import open_source
 from depthvlm_ros.training.packing import conversation_ids, IGNORED
 from depthvlm_ros.training.rooms import token_names
-from depthvlm_ros.training.samples import Encoder
+from depthvlm_ros.training.samples import COUNTED, Encoder
 from depthvlm_ros.training.stages import optimisers_of
 from depthvlm_ros.training.start import build
 import numpy as np
@@ -161,7 +161,7 @@ def test_looking_and_reading_are_learnt(training, parts):
     rooms = open_source(training.sources[0], '.', encoder, training)
     samples = [s for s in map(rooms.sample, range(0, 60, 2)) if len(s.gaze.columns)][:1]
     batch = encoder.collate([(sample, []) for sample in samples])
-    assert batch.counts[PARTS.index('gaze') - 1] == len(samples[0].gaze.columns)
+    assert batch.counts[COUNTED.index('gazes')] == len(samples[0].gaze.columns)
     torch.manual_seed(0)
     learner = Learner(model, training).train()
     (optimiser,) = optimisers_of(learner, training)

@@ -3,6 +3,7 @@
 
 import csv
 from dataclasses import replace
+import json
 import shutil
 
 import cv2
@@ -144,6 +145,22 @@ def test_a_wrong_field_ends_the_command_line_in_a_line(tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         main(['--out', str(tmp_path), '--set', 'learning_rate=quick'])
     assert "learning_rate is 'quick', wanted a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('words', [['--stop-at', '0'], ['--save-every', '0'],
+                                   ['--workers', '-1'], ['--steps', '-1']])
+def test_numbers_that_cannot_be_are_refused(tmp_path, capsys, words):
+    with pytest.raises(SystemExit, match='2'):
+        main(['--out', str(tmp_path), *words])
+    assert f'{words[0]} is {words[1]}, wanted >= ' in capsys.readouterr().err
+
+
+def test_the_saved_config_tells_what_the_weights_beside_it_are(exact, tmp_path):
+    run(replace(exact, steps=1, saved_dtype='bfloat16'), tmp_path, **QUICK)
+    config = json.loads((tmp_path / 'config.json').read_text())
+    assert {part['dtype'] for part in (
+        config, config['text_config'], config['vision_config'])} == {'bfloat16'}
+    assert {weight.dtype for weight in weights(tmp_path).values()} == {torch.bfloat16}
 
 
 def test_a_missing_source_is_named(staged, tmp_path):
