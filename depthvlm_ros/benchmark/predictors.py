@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from depthvlm_ros.camera import Intrinsics
-from depthvlm_ros.model import Predictor, preprocess
+from depthvlm_ros.model import Predictor
 from depthvlm_ros.model.checkpoint import locate, read_config, shard_files
 from depthvlm_ros.model.predictor import resolve_device
 import numpy as np
@@ -106,11 +106,9 @@ class DepthVLMDepth:
         predictor = self.predictor
         if predictor.config.canonical_fx != intrinsics.fx:
             return self.depth(rgb, intrinsics)
-        pixels, grid = preprocess(rgb, intrinsics, predictor.config, predictor.max_image_tokens,
-                                  predictor.device)
-        tokens = pixels.shape[0] // predictor.config.vision_config.spatial_merge_size ** 2
-        ids = torch.tensor([predictor.prompt.prefix(tokens)], device=predictor.device)
-        out = predictor.model(ids, pixel_values=pixels, image_grid_thw=grid, logits_to_keep=0)
+        ids, positions, pixels, grid, _ = predictor.inputs_of([(rgb, intrinsics)])
+        out = predictor.model(ids, pixel_values=pixels, image_grid_thw=grid,
+                              position_ids=positions, logits_to_keep=0)
         return out.depth_pred[0].float().cpu().numpy()
 
 

@@ -21,7 +21,6 @@ from depthvlm_ros.benchmark.published import predictor_of
 from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Decoding, View
-from depthvlm_ros.model.preprocessing import preprocess
 from depthvlm_ros.synthetic import Scene
 import numpy as np
 import torch
@@ -66,15 +65,10 @@ def draw_pixels(depth_m, count, rng):
 @torch.inference_mode()
 def read_image(predictor, rgb, camera):
     """Return a View of an image that was encoded for words alone: its depth is NaN."""
-    model = predictor.model
-    pixels, grid = preprocess(
-        rgb, camera, predictor.config, predictor.max_image_tokens, predictor.device)
-    tokens = pixels.shape[0] // predictor.config.vision_config.spatial_merge_size ** 2
-    ids = torch.tensor([predictor.prompt.prefix(tokens)], device=predictor.device)
-    positions = model.positions(ids, image_grid_thw=grid)
+    ids, positions, pixels, grid, tokens = predictor.inputs_of([(rgb, camera)])
     cache = DynamicCache()
-    model(ids, pixel_values=pixels, image_grid_thw=grid, position_ids=positions,
-          past_key_values=cache, logits_to_keep=0, with_depth=False)
+    predictor.model(ids, pixel_values=pixels, image_grid_thw=grid, position_ids=positions,
+                    past_key_values=cache, logits_to_keep=0, with_depth=False)
     unknown_m = np.full((camera.height, camera.width), np.nan, np.float32)
     return View(depth_m=unknown_m, intrinsics=camera, image_tokens=tokens, cache=cache,
                 next_position=int(positions.max()) + 1)

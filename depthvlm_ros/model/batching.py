@@ -6,12 +6,8 @@ from __future__ import annotations
 
 import logging
 
-from depthvlm_ros.model.engine import to_camera
-from depthvlm_ros.model.predictor import cache_row, View
-from depthvlm_ros.model.preprocessing import plan_resize, preprocess
+from depthvlm_ros.model.preprocessing import plan_resize
 from depthvlm_ros.model.shortage import is_out_of_memory, let_go
-import torch
-from transformers import DynamicCache
 
 
 def look_batch(predictor, images) -> list:
@@ -50,7 +46,7 @@ def _look_together(predictor, images, numbers):
     """
     short = False
     try:
-        return look_at_equal(predictor, [images[n] for n in numbers])
+        return predictor.look_at_equal([images[n] for n in numbers])
     except ValueError:          # one of the images cannot be used: which one shows alone
         return []
     except Exception as error:  # the images may have their passes all the same
@@ -70,41 +66,3 @@ def _look_alone(predictor, rgb, intrinsics):
         return predictor.look(rgb, intrinsics)
     except Exception as error:  # the caller has others to go on with
         return error.with_traceback(None)   # which would hold all that the pass had made
-
-
-@torch.inference_mode()
-def look_at_equal(predictor, images) -> list[View]:
-    """
-    Give images of one size for the network one pass.
-
-    :param images: of (rgb, intrinsics) each; see look_batch.
-    :return: their Views, each with a cache of its own.
-    :raises ValueError: a wrong shape, dtype or size of one of them.
-    """
-    plans = [plan_resize(k, predictor.config, predictor.max_image_tokens) for _, k in images]
-    if predictor.engine.fits():
-        return predictor.look_by_engine(
-            [(rgb, k, plan) for (rgb, k), plan in zip(images, plans)])
-    return _look_plainly(predictor, images, plans)
-
-
-def _look_plainly(predictor, images, plans):
-    """Give images of one size one pass by DepthVLM's own forward, whatever hangs on it."""
-    config, device = predictor.config, predictor.device
-    chains = [preprocess(rgb, k, config, predictor.max_image_tokens, device) for rgb, k in images]
-    pixels = torch.cat([pixels for pixels, _ in chains])
-    grids = torch.cat([grid for _, grid in chains])
-    tokens = chains[0][0].shape[0] // config.vision_config.spatial_merge_size ** 2
-    ids = torch.tensor([predictor.prompt.prefix(tokens)] * len(images), device=device)
-    positions = predictor.model.positions(ids, image_grid_thw=grids)
-    cache = DynamicCache()
-    out = predictor.model(ids, pixel_values=pixels, image_grid_thw=grids, position_ids=positions,
-                          past_key_values=cache, logits_to_keep=0)
-    last = int(positions.max())
-    keys = [layer.keys for layer in cache.layers]
-    values = [layer.values for layer in cache.layers]
-    views = []
-    for row, ((_, k), plan, metres) in enumerate(zip(images, plans, out.depth_pred)):
-        depth_m = to_camera(metres, k.height, k.width, plan.depth_scale).cpu().numpy()
-        views.append(View(depth_m, k, tokens, cache_row(keys, values, row), last + 1))
-    return views

@@ -155,7 +155,6 @@ class Predictor:
         """Return the torch.device that the model is on."""
         return self.model.device
 
-    @torch.inference_mode()
     def look(self, rgb, intrinsics):
         """
         Run the model once over an image.
@@ -165,20 +164,25 @@ class Predictor:
         :return: View: depth of the input's size, and the cache that questions continue.
         :raises ValueError: a wrong shape, dtype or size.
         """
-        plan = plan_resize(intrinsics, self.config, self.max_image_tokens)
-        if not self.engine.fits():
-            return self._look_plainly(rgb, intrinsics, plan)
-        return self.look_by_engine([(rgb, intrinsics, plan)])[0]
+        return self.look_at_equal([(rgb, intrinsics)])[0]
 
     @torch.inference_mode()
-    def look_by_engine(self, images):
+    def look_at_equal(self, images):
         """
-        Run the model once over images that have one size for the network, where engine.fits().
+        Run the model once over images that have one size for the network.
 
-        :param images: of (rgb, intrinsics, plan) each; see engine.Engine.run.
+        :param images: of (rgb, intrinsics) each, as `look` takes them.
         :return: list of their Views, each with a cache that holds nothing of the others.
-        :raises ValueError: a wrong shape, dtype or size.
+        :raises ValueError: a wrong shape, dtype or size of one of them, or several sizes for the
+            network.
         """
+        plans = [plan_resize(k, self.config, self.max_image_tokens) for _, k in images]
+        if self.engine.fits():
+            return self._look_by_engine([(rgb, k, plan) for (rgb, k), plan in zip(images, plans)])
+        return self._look_plainly(images, plans)
+
+    def _look_by_engine(self, images):
+        """Look as fast as can be; images are (rgb, intrinsics, plan) each."""
         try:
             seen, sizes = self.engine.run(images)
             depths_m = [download(depth_m) for depth_m in seen.depths_m]
@@ -193,17 +197,36 @@ class Predictor:
             views.append(View(depth_m.numpy(), k, tokens, cache, size.next_position))
         return views
 
-    def _look_plainly(self, rgb, intrinsics, plan):
+    def _look_plainly(self, images, plans):
         """Look by DepthVLM's own forward pass, whatever hangs on it."""
-        pixels, grid = preprocess(rgb, intrinsics, self.config, self.max_image_tokens, self.device)
-        tokens = pixels.shape[0] // self.config.vision_config.spatial_merge_size ** 2
-        ids = torch.tensor([self.prompt.prefix(tokens)], device=self.device)
-        positions = self.model.positions(ids, image_grid_thw=grid)
+        ids, positions, pixels, grids, tokens = self.inputs_of(images)
         cache = DynamicCache()
-        out = self.model(ids, pixel_values=pixels, image_grid_thw=grid, position_ids=positions,
+        out = self.model(ids, pixel_values=pixels, image_grid_thw=grids, position_ids=positions,
                          past_key_values=cache, logits_to_keep=0)
-        depth = to_camera(out.depth_pred[0], intrinsics.height, intrinsics.width, plan.depth_scale)
-        return View(depth.cpu().numpy(), intrinsics, tokens, cache, int(positions.max()) + 1)
+        keys, values = ([getattr(layer, name) for layer in cache.layers]
+                        for name in ('keys', 'values'))
+        following = int(positions.max()) + 1
+        views = []
+        for row, ((_, k), plan, metres) in enumerate(zip(images, plans, out.depth_pred)):
+            depth_m = to_camera(metres, k.height, k.width, plan.depth_scale).cpu().numpy()
+            views.append(View(depth_m, k, tokens, cache_row(keys, values, row), following))
+        return views
+
+    def inputs_of(self, images):
+        """
+        Return what DepthVLM's own forward pass takes, up to the end of the images.
+
+        :param images: of (rgb, intrinsics) each, of one size for the network.
+        :return: (ids (B, S), positions (3, B, S), pixels, grids (B, 3), tokens of one image).
+        :raises ValueError: a wrong shape, dtype or size, or several sizes for the network.
+        """
+        chains = [preprocess(rgb, k, self.config, self.max_image_tokens, self.device)
+                  for rgb, k in images]
+        pixels, grids = (torch.cat(parts) for parts in zip(*chains))
+        tokens = chains[0][0].shape[0] // self.config.vision_config.spatial_merge_size ** 2
+        ids = torch.tensor([self.prompt.prefix(tokens)] * len(images), device=self.device)
+        positions = self.model.positions(ids, image_grid_thw=grids)
+        return ids, positions, pixels, grids, tokens
 
     def begin(self, view, question, max_tokens=128, compute_distances=False, depth_m=None):
         """

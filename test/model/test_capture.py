@@ -12,7 +12,7 @@ import weakref
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import engine, Predictor
-from depthvlm_ros.model.batching import look_at_equal, look_batch
+from depthvlm_ros.model.batching import look_batch
 from depthvlm_ros.model.capture import Captures, CudaCapture, PATIENCE
 from depthvlm_ros.model.decoding import fork
 from depthvlm_ros.model.engine import Engine, Pass
@@ -144,7 +144,7 @@ def test_captured_batches_give_the_views_and_answers_of_direct_ones(captured):
         for seed in range(3):
             for count in (2, 1, 3):
                 images = [image_of(*SIZES[0], seed=10 * seed + n) for n in range(count)]
-                views = look_at_equal(captured, images)
+                views = captured.look_at_equal(images)
                 assert len(views) == count
                 for view in views:
                     yield view.depth_m, captured.ask(view, QUESTION, 3).text
@@ -160,7 +160,7 @@ def test_captured_batches_give_the_views_and_answers_of_direct_ones(captured):
 def test_a_batch_of_several_cameras_sizes_is_run_directly(captured):
     images = [image_of(*size) for size in ((128, 96, 100.0), (136, 100, 105.0))]
     for turn in (images, images[::-1], images):
-        for (rgb, camera), view in zip(turn, look_at_equal(captured, turn)):
+        for (rgb, camera), view in zip(turn, captured.look_at_equal(turn)):
             np.testing.assert_allclose(
                 view.depth_m, captured.look(rgb, camera).depth_m, rtol=1e-5)
     assert all(key[0] == 1 for key in captured.engine._captures._held)
@@ -168,10 +168,10 @@ def test_a_batch_of_several_cameras_sizes_is_run_directly(captured):
 
 def test_a_captured_batchs_views_are_not_changed_by_the_next(captured):
     for seed in (0, 2, 4):
-        views = look_at_equal(captured, [image_of(*SIZES[0], seed=seed + n) for n in range(2)])
+        views = captured.look_at_equal([image_of(*SIZES[0], seed=seed + n) for n in range(2)])
     before = [[layer.values.clone() for layer in view.cache.layers] for view in views]
     assert not torch.equal(before[0][-1], before[1][-1])
-    look_at_equal(captured, [image_of(*SIZES[0], seed=8 + n) for n in range(2)])
+    captured.look_at_equal([image_of(*SIZES[0], seed=8 + n) for n in range(2)])
     for view, values in zip(views, before):
         for layer, kept in zip(view.cache.layers, values):
             assert torch.equal(layer.values, kept)
@@ -182,12 +182,12 @@ def test_captured_batches_are_let_go_with_the_weights_they_were_captured_with(ti
     predictor.engine = Engine(predictor.model, predictor.prompt, run_anew)
     images = [image_of(*SIZES[0], seed=seed) for seed in range(2)]
     for _ in range(2):
-        look_at_equal(predictor, images)
+        predictor.look_at_equal(images)
     assert predictor.engine._captures._held
     with torch.no_grad():
         for weight in predictor.model.parameters():
             weight.add_(0.01)
-    views = look_at_equal(predictor, images)
+    views = predictor.look_at_equal(images)
     assert not predictor.engine._captures._held
     for image, view in zip(images, views):
         np.testing.assert_allclose(view.depth_m, predictor.look(*image).depth_m, rtol=1e-5)
@@ -368,9 +368,9 @@ def test_cuda_replays_of_batches_give_the_direct_depth(tiny_checkpoint):
     for turn in range(4):
         for count in (2, 1, 3):
             images = [image_of(*SIZES[0], seed=10 * turn + n) for n in range(count)]
-            views = look_at_equal(predictor, images)
+            views = predictor.look_at_equal(images)
             with predictor.engine.direct():
-                wanted = look_at_equal(predictor, images)
+                wanted = predictor.look_at_equal(images)
             for view, direct in zip(views, wanted):
                 np.testing.assert_allclose(view.depth_m, direct.depth_m, rtol=1e-5)
     assert sorted(key[0] for key in predictor.engine._captures._held) == [1, 2, 3]

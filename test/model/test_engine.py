@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import engine as engine_module
 from depthvlm_ros.model import Predictor, preprocess
-from depthvlm_ros.model.batching import look_at_equal, look_batch
+from depthvlm_ros.model.batching import look_batch
 from depthvlm_ros.model.preprocessing import plan_resize
 from depthvlm_ros.model.vision_pass import encode, grid_tables
 import numpy as np
@@ -193,9 +193,9 @@ def test_a_tensor_is_looked_at_as_an_array_is(tiny):
 def test_a_batch_gives_the_views_and_answers_of_single_looks_and_of_the_plain_way(
         predictor, sizes):
     images = images_of(sizes)
-    together = look_at_equal(predictor, images)
+    together = predictor.look_at_equal(images)
     with plain_passes(predictor):
-        plain = look_at_equal(predictor, images)
+        plain = predictor.look_at_equal(images)
     for image, mine, other in zip(images, together, plain):
         alone = predictor.look(*image)
         assert mine.intrinsics == image[1]
@@ -212,7 +212,7 @@ def test_a_batch_takes_each_cameras_own_scale(tiny):
     plans = [plan_resize(camera, tiny.config, 4) for _, camera in images]
     assert len({plan.depth_scale for plan in plans}) == 3
     assert {plan.final for plan in plans} == {(64, 32)}
-    for image, view in zip(images, look_at_equal(tiny, images)):
+    for image, view in zip(images, tiny.look_at_equal(images)):
         assert view.depth_m.shape == image[0].shape[:2]
         assert_same_view(view, look_plainly(tiny, *image))
 
@@ -220,18 +220,18 @@ def test_a_batch_takes_each_cameras_own_scale(tiny):
 def test_a_batch_after_single_looks_and_back(tiny):
     images = images_of(ALIKE + SIZES[:1])
     for batch in (images[:1], images, images[1:2], images[:2], images[1:], images[:1]):
-        views = look_at_equal(tiny, batch) if len(batch) > 1 else [tiny.look(*batch[0])]
+        views = tiny.look_at_equal(batch) if len(batch) > 1 else [tiny.look(*batch[0])]
         for image, view in zip(batch, views):
             assert_same_view(view, look_plainly(tiny, *image))
 
 
 def test_weights_changed_between_batches_are_noticed(tiny):
     images = images_of(ALIKE)
-    before = look_at_equal(tiny, images)
+    before = tiny.look_at_equal(images)
     with torch.no_grad():
         for weight in tiny.model.parameters():
             weight.add_(0.01)
-    for image, old, view in zip(images, before, look_at_equal(tiny, images)):
+    for image, old, view in zip(images, before, tiny.look_at_equal(images)):
         assert not np.array_equal(old.depth_m, view.depth_m)
         assert_same_view(view, look_plainly(tiny, *image))
 
@@ -250,7 +250,7 @@ def test_a_batch_is_one_pass_behind_the_system_text_that_was_read(tiny):
 @pytest.mark.parametrize('plain', [False, True])
 def test_a_batchs_views_hold_nothing_of_each_other(tiny, plain):
     with plain_passes(tiny) if plain else nullcontext():
-        views = look_at_equal(tiny, images_of(SIZES[:1] * 3))
+        views = tiny.look_at_equal(images_of(SIZES[:1] * 3))
     held = [tensor for view in views for layer in view.cache.layers
             for tensor in (layer.keys, layer.values)]
     held += [torch.from_numpy(view.depth_m) for view in views]
@@ -263,7 +263,7 @@ def test_an_image_that_cannot_be_used_fails_its_batch_with_the_reason(tiny):
     images = images_of(ALIKE)
     wrong = [*images[:2], (images[2][0][:20], images[2][1])]
     with pytest.raises(ValueError, match='the image is 60 x 20 px, its camera 60 x 46'):
-        look_at_equal(tiny, wrong)
+        tiny.look_at_equal(wrong)
     views = look_batch(tiny, wrong)
     assert isinstance(views[2], ValueError)
     assert_same_view(views[0], tiny.look(*images[0]))
@@ -273,7 +273,7 @@ def test_an_image_that_cannot_be_used_fails_its_batch_with_the_reason(tiny):
 def test_several_sizes_for_the_network_or_no_image_are_refused(tiny):
     images = images_of(SIZES[:2])
     with pytest.raises(ValueError, match='wanted one size for all'):
-        look_at_equal(tiny, images)
+        tiny.look_at_equal(images)
     with pytest.raises(ValueError, match='wanted one size for all'):
         tiny.engine.run([])
     views = look_batch(tiny, images)
