@@ -298,6 +298,3 @@ def released_delta1(predicted_m, truth_m):
     p, t = predicted_m[both], truth_m[both]
     ratio = np.maximum(p / t, t / p)
     return {'delta1': float((ratio < DELTA_BASE).mean()), 'pixels': int(both.sum())}
-
-
-READERS = {reader.name: reader for reader in (CorrectReader, ReleasedReader)}
