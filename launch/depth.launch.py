@@ -70,7 +70,9 @@ def depth_node(values):
         chosen[f'qos_overrides.{info}.subscription_any.reliability'] = 'reliable'
     return Node(
         package=PACKAGE, executable='depth_node', name=NODE, namespace=values['namespace'],
-        parameters=[defaults, *params_file, {**chosen, 'autostart': True}],
+        # rcl takes a name's later parameters into its first place: nothing may stand before the
+        # file, whose names may be wildcards.
+        parameters=[*params_file, {**chosen, 'autostart': True}],
         remappings=[('image', image_topic),
                     ('image/compressed', f'{image_topic}/compressed'),
                     ('camera_info', info_topic)],
@@ -89,7 +91,7 @@ def rviz(namespace):
 def bag(folder, namespace):
     """Return the action that records the node's outputs, its answers and the transforms."""
     prefix = resolved(namespace, NODE)
-    topics = f'^({prefix}/(depth/.*|answers)|/diagnostics|/tf|/tf_static)$'
+    topics = f'^({prefix}/(([^/]+/)?depth/.*|answers)|/diagnostics|/tf|/tf_static)$'
     return ExecuteProcess(cmd=['ros2', 'bag', 'record', '-o', folder, '--regex', topics],
                           output='screen')
 

@@ -12,7 +12,6 @@ import sys
 import time
 
 import pytest
-import yaml
 
 pytest.importorskip(
     'launch.actions', reason='launch is not on PyPI: needs a ROS 2 install')
@@ -74,14 +73,21 @@ def started(tmp_path, **arguments):
 
 
 def parameters_of(command):
-    """Return the parameters of a command line; of two values the later one holds."""
-    values = {}
-    for before, word in zip(command, command[1:], strict=False):
-        if before == '--params-file':
-            content = yaml.safe_load(Path(word).read_text())
-            for node in content.values():
-                values.update(node['ros__parameters'])
-    return values
+    """Return the parameters that a node with this command line gets."""
+    import rclpy
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        node = rclpy.create_node(
+            'any', context=context, cli_args=command[command.index('--ros-args'):],
+            use_global_arguments=False, start_parameter_services=False,
+            automatically_declare_parameters_from_overrides=True)
+        values = {name: parameter.value
+                  for name, parameter in node.get_parameters_by_prefix('').items()}
+        node.destroy_node()
+        return values
+    finally:
+        rclpy.shutdown(context=context)
 
 
 def remaps_of(command):
@@ -116,7 +122,7 @@ def test_the_defaults_start_the_released_model_by_itself(tmp_path):
     assert {'image:=image', 'image/compressed:=image/compressed',
             'camera_info:=camera_info'} <= set(remaps_of(command))
     values = parameters_of(command)
-    assert values['model'] == 'JonnyYu828/DepthVLM-4B'
+    assert not {'model', 'device', 'image_transport'} & set(values)     # the node has the same
     assert values['autostart'] is True
 
 
@@ -131,10 +137,19 @@ def test_topics_are_remapped_both_raw_and_compressed(tmp_path, topics, info):
             f'camera_info:={info}', '__ns:=/robot'} <= set(remaps)
 
 
-def test_an_argument_beats_the_file_and_the_file_beats_the_default(tmp_path):
+def test_a_copy_of_the_packages_file_can_be_started_with(tmp_path):
+    needs_the_installed_package()
+    file = LAUNCH.parent / 'config' / 'depth.yaml'
+    values = parameters_of(started(tmp_path, params_file=str(file), model='nano')['depth_node'])
+    assert values['autostart'] is True and values['model'] == 'nano'
+    assert values['dtype'] == 'auto'
+
+
+@pytest.mark.parametrize('node', ['/**', '/depthvlm', 'depthvlm'])
+def test_an_argument_beats_the_file_and_the_file_beats_the_default(tmp_path, node):
     needs_the_installed_package()
     file = tmp_path / 'depth.yaml'
-    file.write_text('/**:\n  ros__parameters:\n    model: nano\n    device: cuda\n')
+    file.write_text(f'{node}:\n  ros__parameters:\n    model: nano\n    device: cuda\n')
     command = started(tmp_path, params_file=str(file), device='cpu',
                       image_transport='compressed')['depth_node']
     values = parameters_of(command)
@@ -167,6 +182,7 @@ def test_recording_takes_the_outputs_of_this_node(tmp_path, namespace, prefix):
     pattern = bag[-1]
     for topic in ('depth/image', 'depth/points', 'depth/camera_info', 'answers'):
         assert re.search(pattern, f'{prefix}/depthvlm/{topic}'), topic
+    assert re.search(pattern, f'{prefix}/depthvlm/front/depth/image')
     assert re.search(pattern, '/diagnostics')
     assert not re.search(pattern, f'{prefix}/image')
     assert not re.search(pattern, f'/other{prefix}/depthvlm/depth/image')
