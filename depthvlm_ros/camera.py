@@ -31,7 +31,7 @@ MAX_CENTRE_OF_SIZE = 20.0       # how far off the image the principal point may 
 ROTATION_TOLERANCE = 0.02       # of R against a rotation matrix, in each number
 NOT_SHOWN_PX = -30000.0         # where a map leads that leads nowhere
 RADII = 1024                    # at so many distances from the axis a lens is looked at
-MOST_MAPS = 12                  # calibrations whose maps are kept, of as many cameras in turn
+MOST_MAPS = 16                  # calibrations whose maps are kept, of as many cameras in turn
 
 
 def check_image_size(height: int, width: int, what: str = 'the image') -> None:

@@ -9,6 +9,7 @@ import functools
 from depthvlm_ros.action import AnswerQuery
 from depthvlm_ros.nodes.queries import Status
 from depthvlm_ros.nodes.questions import Questions
+from depthvlm_ros.nodes.waiting import REQUESTS
 from depthvlm_ros.nodes.worker import Question
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -34,7 +35,9 @@ class Answering:
         self._server = ActionServer(
             node, AnswerQuery, '~/answer', self._execute,
             cancel_callback=lambda goal: CancelResponse.ACCEPT,
-            callback_group=MutuallyExclusiveCallbackGroup(), result_timeout=RESULT_KEPT_S)
+            callback_group=MutuallyExclusiveCallbackGroup(), goal_service_qos_profile=REQUESTS,
+            result_service_qos_profile=REQUESTS, cancel_service_qos_profile=REQUESTS,
+            result_timeout=RESULT_KEPT_S)
 
     def destroy(self) -> None:
         """Withdraw the action, which destroying the node does not."""

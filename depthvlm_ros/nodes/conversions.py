@@ -94,6 +94,18 @@ def image_size(message: Image | CompressedImage) -> tuple[int, int]:
         raise ValueError(_unreadable(message, error)) from error
 
 
+def check_told_size(message: Image | CompressedImage, calibration: Calibration) -> None:
+    """
+    Hold the size that an image tells against that of its calibration, decoding nothing.
+
+    :raises ValueError: they differ, or a compressed image that tells none.
+    """
+    (height, width), wanted = image_size(message), calibration.size
+    if (height, width) != wanted:
+        raise ValueError(f'the image is {width} x {height} px, but camera_info is for '
+                         f'{wanted[1]} x {wanted[0]}: publish the one of this image')
+
+
 def depth_image(depth_m: np.ndarray, encoding: str, header: Header) -> Image:
     """
     Return the message of a depth image, as REP 118 has it.

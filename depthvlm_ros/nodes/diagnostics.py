@@ -14,6 +14,7 @@ import numpy as np
 
 KEPT_FRAMES = 256
 RATE_WINDOW_S = 5.0
+SILENT_S = 5.0          # without an image after which a camera counts as silent
 MISMATCH_S = 60.0       # for which one is a warning; the middleware does not say when it is over
 
 
@@ -34,11 +35,17 @@ class Statistics:
         self.mismatch = ''
         self.mismatch_s = -math.inf
         self.calibration = 'no camera_info has arrived'
+        self.image_s = math.nan     # when the last image came, monotonic
 
     def count(self, name: str) -> None:
         """Add one to a count."""
         with self._lock:
             setattr(self, name, getattr(self, name) + 1)
+
+    def add_image(self) -> None:
+        """Count an image that came."""
+        self.count('received')
+        self.image_s = time.monotonic()
 
     def add_error(self, name: str, text: str) -> None:
         """Add one to a count of faults, and keep the text."""
@@ -86,12 +93,16 @@ def status_of(statistics: Statistics, name: str, hardware_id: str,
         status.level, status.message = DiagnosticStatus.WARN, statistics.mismatch
     elif statistics.calibration != 'ok':
         status.level, status.message = DiagnosticStatus.WARN, statistics.calibration
+    elif now_s - statistics.image_s > SILENT_S:
+        status.level, status.message = DiagnosticStatus.WARN, (
+            f'no image for {now_s - statistics.image_s:.0f} s: see that the camera publishes')
     else:
         status.level, status.message = DiagnosticStatus.OK, 'ok'
     values = {
         'rate_hz': f'{statistics.rate_hz():.2f}',
         'latency_p50_ms': f'{statistics.latency_ms(50):.1f}',
         'latency_p99_ms': f'{statistics.latency_ms(99):.1f}',
+        'image_age_s': f'{now_s - statistics.image_s:.1f}',
         'received': statistics.received,
         'published': statistics.published,
         'rate_limited': statistics.rate_limited,

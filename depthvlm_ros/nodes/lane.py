@@ -11,6 +11,7 @@ import time
 
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes.clouds import Clouds
+from depthvlm_ros.nodes.conversions import check_told_size
 from depthvlm_ros.nodes.diagnostics import Statistics
 from depthvlm_ros.nodes.inputs import Inputs
 from depthvlm_ros.nodes.looking import Seen, Source
@@ -114,7 +115,7 @@ class Lane:
     def _on_input_error(self, what: str, error: Exception, count: str = 'failed') -> None:
         """Count an image that goes no further than the inputs, and log why."""
         if count == 'refused':
-            self.statistics.count('received')
+            self.statistics.add_image()
         self.log_error(what, error, count)
 
     def _on_mismatch(self, text: str) -> None:
@@ -124,10 +125,15 @@ class Lane:
 
     def _on_image(self, message, calibration: Calibration | ValueError) -> None:
         """Take an image with its calibration: keep it for questions, and look if wanted."""
-        self.statistics.count('received')
-        usable = isinstance(calibration, Calibration)
-        self.statistics.calibration = 'ok' if usable else str(calibration)
+        self.statistics.add_image()
         frame = Frame(Source(message, calibration, time.monotonic()), lane=self)
+        usable = isinstance(calibration, Calibration)
+        if usable:
+            try:
+                check_told_size(message, calibration)
+            except ValueError as error:     # whoever looks at it refuses it
+                calibration, usable = error, False
+        self.statistics.calibration = 'ok' if usable else str(calibration)
         self.newest = frame
         if not self.enabled:
             self.statistics.count('not_wanted')

@@ -12,6 +12,7 @@ import time
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes.conversions import (
     calibration_from_info,
+    check_told_size,
     rgb_from_compressed,
     rgb_from_image,
 )
@@ -53,6 +54,16 @@ class Heard:
         """Take a camera_info."""
         self.info = message
 
+    def take_pair(self, message: Image | CompressedImage,
+                  calibration: Calibration | ValueError) -> None:
+        """Take what an image was paired with, or why the node could not use it."""
+        try:
+            if isinstance(calibration, Calibration):
+                check_told_size(message, calibration)
+        except ValueError as error:
+            calibration = error
+        self.paired.append(calibration)
+
 
 def check_camera(transport: str, seconds: float, ros_args: list[str]) -> Iterator[Finding]:
     """
@@ -77,8 +88,7 @@ def check_camera(transport: str, seconds: float, ros_args: list[str]) -> Iterato
     executor.add_node(node)
     heard = Heard()
     try:
-        inputs = Inputs(node, transport, 0.0, lambda _, info: heard.paired.append(info),
-                        lambda *_: None)
+        inputs = Inputs(node, transport, 0.0, heard.take_pair, lambda *_: None)
         image_type = CompressedImage if transport == 'compressed' else Image
         image_topic, info_topic = inputs.topic, node.resolve_topic_name('camera_info')
         node.create_subscription(

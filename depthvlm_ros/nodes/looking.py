@@ -9,7 +9,7 @@ from typing import Any
 
 from depthvlm_ros.camera import Calibration, Intrinsics
 from depthvlm_ros.geometry import valid_range
-from depthvlm_ros.nodes.conversions import image_size, rgb_from_compressed, rgb_from_image
+from depthvlm_ros.nodes.conversions import check_told_size, rgb_from_compressed, rgb_from_image
 from depthvlm_ros.nodes.worker import FrameRefusedError
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
@@ -99,12 +99,8 @@ def _picture(source: Source, rectify: bool):
     if isinstance(source.calibration, ValueError):
         raise FrameRefusedError(f'camera_info: {source.calibration}')
     read = rgb_from_compressed if isinstance(source.message, CompressedImage) else rgb_from_image
-    height, width = source.calibration.size
     try:
-        told = image_size(source.message)
-        if told != (height, width):     # before a byte is decoded: that may be large
-            raise ValueError(f'the image is {told[1]} x {told[0]} px, but camera_info is for '
-                             f'{width} x {height}: publish the one of this image')
+        check_told_size(source.message, source.calibration)     # before a byte is decoded
         rgb = read(source.message)
     except ValueError as error:
         raise FrameRefusedError(str(error)) from error

@@ -11,6 +11,7 @@ from depthvlm_ros.nodes import queries, responses
 from depthvlm_ros.nodes.lane import Depth, Lane
 from depthvlm_ros.nodes.queries import RefusalError, Status
 from depthvlm_ros.nodes.questions import Questions
+from depthvlm_ros.nodes.waiting import REQUESTS
 from depthvlm_ros.nodes.worker import Ending
 from depthvlm_ros.srv import Measure
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -29,7 +30,7 @@ class Measuring:
 
     def __init__(self, node, questions: Questions):
         self._questions = questions
-        node.create_service(Measure, '~/measure', self._on_measure,
+        node.create_service(Measure, '~/measure', self._on_measure, qos_profile=REQUESTS,
                             callback_group=ReentrantCallbackGroup())
 
     async def _on_measure(self, request, response):

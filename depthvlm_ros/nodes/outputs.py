@@ -25,6 +25,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
+KEPT = 5    # of a small output's messages, to be sent again
+
 
 def advertise(node: Node, kind, topic: str, on_mismatch: Callable[[str], None], depth: int = 1):
     """
@@ -41,8 +43,10 @@ def advertise(node: Node, kind, topic: str, on_mismatch: Callable[[str], None], 
 
 class Outputs:
     """
-    A camera's publishers: reliable, depth 1, overridable.
+    A camera's publishers: reliable, overridable.
 
+    Of clouds the newest alone is kept for a reader that has lost one; of the others a few, because
+    with one a reliable reader misses those that are overtaken before they could be sent again.
     Nothing is made that nobody subscribes to.
 
     :param on_mismatch: called with the reason where a subscriber's QoS does not fit.
@@ -56,9 +60,10 @@ class Outputs:
         self._clouds = Pace()
         prefix = f'~/{camera}/depth' if camera else '~/depth'
         self.depth, self.info, self.points, self.colour = (
-            advertise(node, kind, f'{prefix}/{name}', on_mismatch) for kind, name in (
-                (Image, 'image'), (CameraInfo, 'camera_info'), (PointCloud2, 'points'),
-                (Image, 'image_color')))
+            advertise(node, kind, f'{prefix}/{name}', on_mismatch, depth)
+            for kind, name, depth in (
+                (Image, 'image', KEPT), (CameraInfo, 'camera_info', KEPT),
+                (PointCloud2, 'points', 1), (Image, 'image_color', KEPT)))
 
     def depth_wanted(self) -> bool:
         """Tell whether anybody subscribes to something that takes a pass of the model."""

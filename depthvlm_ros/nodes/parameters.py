@@ -178,7 +178,7 @@ def _value_reason(row: Row, value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return f'{row.name} is {value!r}, wanted a finite number'
     if row.name == 'cameras':
-        return _cameras_reason(list(value))
+        return _cameras_reason(list(value or []))   # YAML's [] has no type and comes as None
     if row.name == 'model' and not value:
         return "model is empty, wanted 'nano', a folder or a hub id"
     return ''

@@ -19,7 +19,7 @@ from depthvlm_ros.nodes import queries, responses
 from depthvlm_ros.nodes.lane import Lane, ONLY_CAMERA
 from depthvlm_ros.nodes.queries import Limits, RefusalError, Status
 from depthvlm_ros.nodes.stream import Stream
-from depthvlm_ros.nodes.waiting import Waiting
+from depthvlm_ros.nodes.waiting import REQUESTS, Waiting
 from depthvlm_ros.nodes.worker import Ending, Frame, Question
 from depthvlm_ros.srv import SpatialQuery
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -37,7 +37,7 @@ class Questions:
     def __init__(self, node):
         self._node = node
         self.waiting = Waiting(node)
-        node.create_service(SpatialQuery, '~/spatial_query', self.answer,
+        node.create_service(SpatialQuery, '~/spatial_query', self.answer, qos_profile=REQUESTS,
                             callback_group=ReentrantCallbackGroup())
 
     async def answer(self, request, response, **watched):

@@ -15,6 +15,7 @@ from depthvlm_ros.nodes.looking import look_together, Seen
 from depthvlm_ros.nodes.memory import device_memory_mb, memory_mb
 from depthvlm_ros.nodes.outputs import advertise
 from depthvlm_ros.nodes.transforms import Transforms
+from depthvlm_ros.nodes.waiting import REQUESTS
 from depthvlm_ros.nodes.worker import Frame, Worker
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -39,7 +40,8 @@ class Stream:
         self._device = predictor.device     # the predictor forgets it when it is closed
         self.lanes: dict[str, Lane] = {}
         names = node.value('cameras')
-        self.answers = advertise(node, SpatialAnswer, '~/answers', self._on_mismatch, depth=10)
+        self.answers = advertise(node, SpatialAnswer, '~/answers', self._on_mismatch,
+                                 depth=REQUESTS.depth)
         self._diagnostics = advertise(node, DiagnosticArray, '/diagnostics', self._on_mismatch,
                                       depth=10)
         self.transforms = Transforms(node, node.value('question_timeout'))

@@ -220,6 +220,12 @@ class TestCamera:
             robot.node.destroy_timer(timer)
         assert 'camera_info is for 64 x 48 px, the image has 128 x 96' in said
 
+    def test_a_camera_info_of_another_size_under_the_images_stamps(self, make_robot):
+        robot = make_robot()
+        info = info_from_intrinsics(robot.camera.resize(64, 48), Header())
+        said = '\n'.join(map(str, grave(self.listen(robot, info))))
+        assert 'the image is 128 x 96 px, but camera_info is for 64 x 48' in said
+
     def test_old_images_without_a_frame(self, make_robot):
         robot = make_robot()
         findings = self.listen(robot, info_from_intrinsics(robot.camera, Header()),

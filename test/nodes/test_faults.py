@@ -8,6 +8,7 @@ import threading
 import time
 
 from builtin_interfaces.msg import Time
+from depthvlm_ros.nodes import diagnostics
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
 from depthvlm_ros.srv import SpatialQuery
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -180,6 +181,28 @@ def test_activated_without_images_it_waits_and_says_so(active):
     assert values['level'] == DiagnosticStatus.WARN
     assert 'no image has arrived' in values['message']
     assert robot.ask().status == STATUS.NO_IMAGE
+
+
+def test_a_camera_that_falls_silent_is_told(active, monkeypatch):
+    monkeypatch.setattr(diagnostics, 'SILENT_S', 2.0)
+    node, robot = active([('/diagnostics', DiagnosticArray)])
+    robot.show(node)
+    assert robot.until(lambda: robot.got['/diagnostics'] and 'no image for' in values_of(
+        robot)['message'])
+    assert values_of(robot)['level'] == DiagnosticStatus.WARN
+    assert float(values_of(robot)['image_age_s']) >= 2.0
+    robot.show(node, 2)
+    assert robot.until(lambda: values_of(robot)['level'] == DiagnosticStatus.OK)
+    assert float(values_of(robot)['image_age_s']) < 2.0
+
+
+def test_a_camera_info_of_another_size_is_told_without_subscribers(active):
+    node, robot = active([('/diagnostics', DiagnosticArray)])
+    small = info_from_intrinsics(robot.camera.resize(64, 48), Header())
+    robot.publish(robot.picture(), small, Time(sec=1))
+    assert robot.until(lambda: robot.got['/diagnostics'] and values_of(robot)['received'] == '1')
+    assert 'but camera_info is for 64 x 48' in values_of(robot)['message']
+    assert values_of(robot)['level'] == DiagnosticStatus.WARN
 
 
 def test_the_cloud_has_a_rate_of_its_own(active):

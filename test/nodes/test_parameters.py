@@ -51,6 +51,15 @@ def test_every_parameter_is_described_typed_and_bounded(node):
         assert descriptor.read_only == (row.name == 'autostart')
 
 
+def test_a_list_that_yaml_leaves_without_a_type_is_refused_at_the_start(ros):
+    node = Node('no_cameras', context=ros, cli_args=['--ros-args', '-p', 'cameras:=[]'])
+    try:
+        with pytest.raises(ValueError, match=r'cameras is \[\], wanted one empty name'):
+            parameters.declare(node)
+    finally:
+        node.destroy_node()
+
+
 @pytest.mark.parametrize(('name', 'value', 'reason'), [
     ('cloud_stride', 0, 'range'), ('max_rate', -1.0, 'range'), ('max_tokens', 'many', 'type'),
     ('device', 3, 'type')])

@@ -13,6 +13,7 @@ from depthvlm_ros.srv import SpatialQuery
 from depthvlm_ros.synthetic.wording import DEPTH_ANSWER, DEPTH_QUESTION
 import numpy as np
 import pytest
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
@@ -250,6 +251,20 @@ def test_the_answer_is_about_what_was_newest_when_the_question_came(active, slow
     assert answer.references[0].depth == pytest.approx(
         measure_pixel(view.depth_m, robot.camera, 5.0, 5.0).depth_m, rel=1e-4)
     assert robot.ask().header.stamp == Time(sec=3)
+
+
+def test_of_many_requests_at_once_none_is_lost_unheard(active):
+    node, robot = active(max_questions=4)
+    robot.show(node)
+    client = robot.node.create_client(
+        SpatialQuery, 'depthvlm/spatial_query', qos_profile=QoSProfile(depth=128))
+    assert client.wait_for_service(20.0)
+    futures = [client.call_async(SpatialQuery.Request(question='How far?', max_tokens=2))
+               for _ in range(40)]
+    assert robot.until(lambda: all(future.done() for future in futures), 60.0)
+    statuses = {future.result().status for future in futures}
+    assert STATUS.OK in statuses and statuses <= {STATUS.OK, STATUS.BUSY}
+    robot.node.destroy_client(client)
 
 
 def test_a_client_that_dies_in_mid_answer_harms_nobody(active, slow_down):
