@@ -19,7 +19,7 @@ import struct
 import zlib
 
 import cv2
-from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.camera import check_image_size, FOCAL_OF_SIZE, Intrinsics
 from depthvlm_ros.geometry import valid_range
 import numpy as np
 from PIL import Image
@@ -157,6 +157,10 @@ class Record:
         if self.fx_px is None:
             raise RecordError('record', f'{self.image}: has no original_fx, wanted a focal length')
         own_height, own_width = self.rgb_size or (height, width)
+        least, most = FOCAL_OF_SIZE
+        if not least <= self.fx_px / own_width <= most:
+            raise RecordError('record', f'{self.image}: original_fx is {self.fx_px}, wanted px, '
+                              f'{least} to {most} of the width {own_width}')
         return Intrinsics.centred(own_width, own_height, self.fx_px).resize(width, height)
 
 
@@ -231,7 +235,9 @@ def parse_size(fields, name, where):
         return None
     if len(size) != 2 or not all(isinstance(n, int | float) and 1 <= n < math.inf for n in size):
         raise ValueError(f'{where}: {name} is {size!r}, wanted [width, height]')
-    return int(size[1]), int(size[0])
+    width, height = map(int, size)
+    check_image_size(height, width, f'{where}: {name}')
+    return height, width
 
 
 def parse_points(fields, where):
@@ -269,7 +275,7 @@ def read_annotations(path):
 
 def enumerate_json_lines(text, source):
     """Yield (number from 0, value) of every line that is not blank."""
-    for number, line in enumerate(text.splitlines()):
+    for number, line in enumerate(text.split('\n')):     # other breaks may stand in strings
         if line.strip():
             try:
                 yield number, json.loads(line)

@@ -125,6 +125,8 @@ def measure_focal(predictor, rooms, first_seed=0, width=480, height=360):
     See rooms from one place through four focal lengths, and with a wrong one.
 
     :return: dict: 'ratio': fx / width -> median over rooms of the median of prediction over truth;
+        'within_5_percent': share of the rooms whose four such medians are all that near to 1;
+        'apart': median over rooms of the largest of the four over the smallest, less 1;
         'wrong_fx': factor of fx -> the same ratio, which should be that factor.
     """
     ratios, wrong = defaultdict(list), defaultdict(list)
@@ -138,7 +140,10 @@ def measure_focal(predictor, rooms, first_seed=0, width=480, height=360):
                 for factor in WRONG_FACTORS:
                     false = Intrinsics.centred(width, height, factor * share * width)
                     wrong[factor].append(ratio(predictor, frame, false))
+    of_rooms = np.array(list(ratios.values()))      # (focal lengths, rooms)
     return {'ratio': {str(k): float(np.median(v)) for k, v in ratios.items()},
+            'within_5_percent': float((np.abs(of_rooms - 1) <= 0.05).all(0).mean()),
+            'apart': float(np.median(of_rooms.max(0) / of_rooms.min(0) - 1)),
             'wrong_fx': {str(k): float(np.median(v)) for k, v in wrong.items()}}
 
 
@@ -167,6 +172,8 @@ def print_table(result):
         print(f"  {kind:8} {value['right']:.3f} of {value['asked']}")
     for share, value in result['focal']['ratio'].items():
         print(f'  fx = {share} of the width: prediction / truth {value:.3f}')
+    print(f"  all four within 5 %: {result['focal']['within_5_percent']:.3f} of the rooms; "
+          f"apart by {100 * result['focal']['apart']:.1f} % (median)")
     for factor, value in result['focal']['wrong_fx'].items():
         print(f'  fx wrong by {factor}: prediction / truth {value:.3f}')
     print(f"  {result['images_per_s']:.1f} images/s at 640 x 480 on {result['device']}")
@@ -185,8 +192,10 @@ def main(args=None):
     parser.add_argument('--compute-distances', action='store_true',
                         help='measure where the model points, instead of taking its words')
     options = parser.parse_args(args)
-    if options.rooms < 1 or options.workers < 1:
-        parser.error(f'--rooms {options.rooms}, --workers {options.workers}: wanted >= 1')
+    for name, least in (('rooms', 1), ('focal_rooms', 1), ('workers', 1), ('first_seed', 0)):
+        if getattr(options, name) < least:
+            parser.error(f'--{name.replace("_", "-")} is {getattr(options, name)}, '
+                         f'wanted >= {least}')
     seeds = range(options.first_seed, options.first_seed + options.rooms)
     try:
         predictor = Predictor.from_pretrained(options.model, device=options.device)

@@ -10,6 +10,7 @@ image, question, answers (those that are accepted), and where known fx (px) and 
 import argparse
 from collections import Counter, defaultdict
 import json
+import math
 from pathlib import Path
 import re
 import sys
@@ -62,6 +63,11 @@ def read_questions(path):
                                  'image, question and a list of answers')
         if not fields['answers'] or not all(isinstance(a, str) for a in fields['answers']):
             raise ValueError(f'{where}: answers is {fields["answers"]!r}, wanted some strings')
+        kind, fx_px = fields.get('kind') or '', fields.get('fx')
+        if not isinstance(kind, str) or kind == ALL:
+            raise ValueError(f'{where}: kind is {kind!r}, wanted a word other than {ALL!r}')
+        if not (fx_px is None or isinstance(fx_px, int | float) and 0 < fx_px < math.inf):
+            raise ValueError(f'{where}: fx is {fx_px!r}, wanted pixels above 0')
         asked.append(fields)
     return asked
 

@@ -11,6 +11,7 @@ rounded to whole grey values as an image library does.
 from dataclasses import dataclass
 import math
 
+from depthvlm_ros.camera import check_image_size
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -71,7 +72,8 @@ def plan_resize(intrinsics, config, max_image_tokens=0):
     :param config: DepthVLMConfig.
     :param max_image_tokens: most image tokens (one is 32 x 32 px); 0 sets no bound but the
         config's max_pixels.
-    :raises ValueError: a negative token bound, or an aspect ratio beyond 200.
+    :raises ValueError: a negative token bound, an aspect ratio beyond 200, or a focal length so
+        short that the canonical image would not be bearable.
     """
     if max_image_tokens < 0:
         raise ValueError(f'max_image_tokens is {max_image_tokens}, wanted >= 0')
@@ -82,6 +84,7 @@ def plan_resize(intrinsics, config, max_image_tokens=0):
         width, height, bounded = fit_size(
             width, height, config.intermediate_multiple, 4 * area, 16384 * area)
     intermediate = width, height
+    check_image_size(height, width, 'the image at the canonical focal length')
     area = config.token_px ** 2
     most = min(config.max_pixels, max_image_tokens * area or config.max_pixels)
     least = min(config.min_pixels, most)

@@ -192,8 +192,14 @@ def main(args=None):
     parser.add_argument('--width', type=int, default=640, help='px')
     parser.add_argument('--height', type=int, default=480, help='px')
     options = parser.parse_args(args)
-    export(options.out, options.count, options.seed, options.split, options.width,
-           options.height)
+    for name, least in (('count', 1), ('seed', 0), ('width', 1), ('height', 1)):
+        if getattr(options, name) < least:
+            parser.error(f'--{name} is {getattr(options, name)}, wanted >= {least}')
+    try:
+        export(options.out, options.count, options.seed, options.split, options.width,
+               options.height)
+    except OSError as error:
+        parser.error(str(error))
     print(f'{options.out}: annotations.jsonl, questions.jsonl, vqa.jsonl')
 
 

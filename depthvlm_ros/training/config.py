@@ -16,6 +16,7 @@ SCHEDULES = ('cosine', 'trapezoid')
 PRECISIONS = ('auto', 'bf16', 'float32')
 OPTIMISERS = ('adamw', 'muon')
 SAVED_DTYPES = ('float16', 'bfloat16', 'float32')
+WANTED = {bool: 'true or false', str: 'text', dict: 'fields'}
 LEAST_VOCABULARY = 263      # 256 bytes and the special tokens
 
 
@@ -36,6 +37,10 @@ class AnnotatedSource:
     depth_root: str
     share: float | None = None
     range_m: tuple[float, float] | None = None
+
+    def __post_init__(self):
+        if self.range_m is not None and not 0 <= self.range_m[0] < self.range_m[1]:
+            raise ValueError(f'range_m is {list(self.range_m)}, wanted nearest and farthest')
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,13 @@ class RoomSource:
     window: float = 1.0
 
     def __post_init__(self):
+        if not 0 < self.native_px[0] <= self.native_px[1]:
+            raise ValueError(f'native_px is {list(self.native_px)}, wanted narrowest and widest')
+        if self.questions < 1:
+            raise ValueError(f'questions is {self.questions}, wanted >= 1')
+        if not all(isinstance(often, int | float) and 0 <= often < math.inf
+                   for often in self.kinds.values()):
+            raise ValueError(f'kinds is {self.kinds}, wanted how often, numbers >= 0')
         if not 0 < self.window <= 1:
             raise ValueError(f'window is {self.window}, wanted a share in (0, 1]')
         unknown = [kind for kind in self.kinds if kind not in KINDS]
@@ -157,7 +169,10 @@ class TrainingConfig:
 
     def __post_init__(self):
         for name, least in (('vocab_size', LEAST_VOCABULARY), ('vocab_rooms', 1),
-                            ('batch_size', 1), ('steps', 0), ('global_batch', 0), ('warm_up', 0)):
+                            ('batch_size', 1), ('seed', 0), ('weight_decay', 0),
+                            *((f'{name}_weight', 0) for name in (
+                                'depth', 'log_l1', 'naming', 'gaze', 'language')),
+                            ('steps', 0), ('global_batch', 0), ('warm_up', 0)):
             if getattr(self, name) < least:
                 raise ValueError(f'{name} is {getattr(self, name)}, wanted >= {least}')
         for name in ('learning_rate', 'clip'):
@@ -202,6 +217,8 @@ class TrainingConfig:
                 raise ValueError(f'holds {values!r}, wanted fields of TrainingConfig')
             values = {**(values or {}), **changed}
             if 'sources' in values:
+                if not isinstance(values['sources'], list | tuple):
+                    raise ValueError(f"sources is {values['sources']!r}, wanted a list")
                 values['sources'] = tuple(read_source(s) for s in values['sources'])
             return read_record(cls, values)
         except (TypeError, ValueError, yaml.YAMLError) as e:
@@ -234,6 +251,8 @@ def read_value(name, kind, value):
     """
     if kind in (int, float):
         return read_number(name, kind, value)
+    if kind in (bool, str, dict) and not isinstance(value, kind):
+        raise ValueError(f'{name} is {value!r}, wanted {WANTED[kind]}')
     if get_origin(kind) is UnionType:       # of something and None
         return None if value is None else read_value(name, get_args(kind)[0], value)
     if get_origin(kind) is tuple:
@@ -255,7 +274,7 @@ def read_number(name, kind, value):
     except (TypeError, ValueError):
         number = math.nan
     whole = kind is int
-    if isinstance(value, bool) or math.isnan(number) or (whole and number % 1):
+    if isinstance(value, bool) or not math.isfinite(number) or (whole and number % 1):
         raise ValueError(f"{name} is {value!r}, wanted a {'whole ' if whole else ''}number")
     return int(number) if whole else value if isinstance(value, int) else number
 

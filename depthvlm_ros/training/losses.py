@@ -30,6 +30,10 @@ def log_l1(prediction_m, truth_m):
 
 
 def log_difference(prediction_m, truth_m):
-    """Return ln(prediction) - ln(truth) at the valid pixels, (N,)."""
-    valid = torch.isfinite(truth_m) & (truth_m > 0)
+    """
+    Return ln(prediction) - ln(truth) at the valid pixels, (N,).
+
+    As released, those where the prediction is 0, as softplus is far down, count as invalid.
+    """
+    valid = torch.isfinite(truth_m) & (truth_m > 0) & (prediction_m > 0)
     return prediction_m[valid].float().log() - truth_m[valid].float().log()

@@ -63,24 +63,33 @@ def save_state(out, progress, learner, optimisers, accelerator):
     accelerator.wait_for_everyone()
 
 
-def load_state(out, learner, optimisers):
-    """
-    Load the newest state where there is one.
-
-    :return: dict of PROGRESS, or None where there is no state.
-    """
-    path = latest_state(out)
-    if path is None:
-        return None
-    model_state, optimiser_state = get_state_dict(learner, bare(optimisers))
-    state = {'model': model_state, 'optimiser': optimiser_state,
-             'progress': dict.fromkeys(PROGRESS, 0)}
+def load_progress(path):
+    """Return a state's dict of PROGRESS."""
+    state = {'progress': dict.fromkeys(PROGRESS, 0)}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         dcp.load(state, checkpoint_id=path)
+    return state['progress']
+
+
+def load_state(path, learner, optimisers):
+    """
+    Load a state's weights and what the optimisers keep.
+
+    :raises ValueError: it is of a run that trained other parameters or another model.
+    """
+    model_state, optimiser_state = get_state_dict(learner, bare(optimisers))
+    state = {'model': model_state, 'optimiser': optimiser_state}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            dcp.load(state, checkpoint_id=path)
+        except (dcp.CheckpointException, RuntimeError) as error:
+            raise ValueError(
+                f'{path} is the state of another run (another stage, optimiser or model); wanted '
+                'this one, or another --out') from error
     set_state_dict(learner, bare(optimisers), model_state_dict=state['model'],
                    optim_state_dict=state['optimiser'])
-    return state['progress']
 
 
 def bare(optimisers):

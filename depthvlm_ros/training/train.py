@@ -16,6 +16,7 @@ import logging
 import math
 import os
 from pathlib import Path
+import sys
 
 from depthvlm_ros.model.vision_pass import embed_patches
 from depthvlm_ros.training import attention
@@ -36,6 +37,7 @@ from depthvlm_ros.training.start import begin
 from depthvlm_ros.training.state import (
     gather_weights,
     latest_state,
+    load_progress,
     load_state,
     save_checkpoint,
     save_state,
@@ -142,7 +144,9 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     learner, *optimisers = accelerator.prepare(learner, *optimisers_of(learner, training))
     progress = {'step': 0, 'skipped': 0, 'steps': steps,
                 'samples_per_step': len(mixture) // steps}
-    progress |= gone_on_with(load_state(out, learner, optimisers), progress)
+    if begun:
+        progress |= gone_on_with(load_progress(begun), progress)
+        load_state(begun, learner, optimisers)
     first = progress['step']
     end = min(steps, stop_at or steps)
     loader = open_loader(mixture, encoder, training, accelerator, range(first, end), workers)
@@ -174,13 +178,11 @@ def gone_on_with(saved, now):
     """
     Return what a run takes over from its state; warn where it is no longer the run that it was.
 
-    :param saved: state.PROGRESS as it was saved, or None.
+    :param saved: state.PROGRESS as it was saved.
     :param now: the same of a run that begins.
-    :return: dict: 'step' and 'skipped' of the state; empty where there is none.
+    :return: dict: 'step' and 'skipped' of the state.
     :raises ValueError: a step of another number of samples: the run would not go on where it was.
     """
-    if saved is None:
-        return {}
     had, has = saved['samples_per_step'], now['samples_per_step']
     if had != has:
         raise ValueError(f'a step has {has} samples, and had {had} before the run was stopped at '
@@ -269,8 +271,12 @@ def main(args=None):
         training = TrainingConfig.load(options.config, **changed)
     except ValueError as e:
         parser.error(str(e))
-    run(training, options.out, options.data, options.workers, options.device,
-        options.save_every, options.stop_at)
+    try:
+        run(training, options.out, options.data, options.workers, options.device,
+            options.save_every, options.stop_at)
+    except (ValueError, OSError) as error:      # what is wrong with what was given
+        logging.getLogger(__name__).debug('where it was found', exc_info=True)
+        sys.exit(f'train: {error}')
 
 
 if __name__ == '__main__':

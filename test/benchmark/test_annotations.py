@@ -1,6 +1,7 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
+import json
 import math
 import pickle
 
@@ -70,6 +71,7 @@ def test_a_json_list_is_read_too(bench):
     ({'original_rgb_size': [4]}, r'original_rgb_size is \[4\]'),
     ({'original_rgb_size': 640}, 'original_rgb_size is 640, wanted a list'),
     ({'original_rgb_size': [640, None]}, r'original_rgb_size is \[640, None\]'),
+    ({'canonical_size': [100000, 100000]}, 'canonical_size is 100000 x 100000, wanted'),
     ({'original_fx': 'abc'}, "original_fx is 'abc', wanted a number above 0"),
     ({'canonical_fx': -5}, 'canonical_fx is -5, wanted a number above 0'),
     ({'original_rgb_size': [float('inf'), 3]}, r'original_rgb_size is \[inf, 3\]'),
@@ -92,6 +94,21 @@ def test_a_field_that_is_null_is_one_left_out(bench):
     left_out, = read_annotations(bench.annotate('a.jsonl', bare))
     null, = read_annotations(bench.annotate('a.jsonl', {**dict.fromkeys(FIELD_TYPES), **bare}))
     assert left_out == null
+
+
+@pytest.mark.parametrize('fx_px', [1e-6, 1e9])
+def test_a_focal_length_that_is_none_fails_its_record_alone(bench, fx_px):
+    record, = read_annotations(bench.annotate(
+        'a.jsonl', {**bench.add('a', np.ones((2, 2))), 'original_fx': fx_px}))
+    with pytest.raises(RecordError, match='original_fx is .*, wanted px'):
+        record.camera(480, 640)
+
+
+def test_lines_end_where_json_lines_do(bench):
+    fields = {**bench.add('a', np.ones((2, 2))), 'prompt': 'one\u2028two\x85three'}
+    path = bench.annotate('a.jsonl', fields)
+    path.write_text(json.dumps(fields, ensure_ascii=False) + '\r\n', encoding='utf-8')
+    assert [record.prompt for record in read_annotations(path)] == ['one\u2028two\x85three']
 
 
 def test_a_line_that_is_no_json_is_named(tmp_path):

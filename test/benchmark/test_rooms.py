@@ -45,7 +45,16 @@ def test_the_truth_is_judged_perfect(monkeypatch):
 def test_a_wrong_focal_length_shows_as_its_factor(monkeypatch):
     result = rooms.measure_focal(Oracle(monkeypatch), 2, width=64, height=48)
     assert all(value == pytest.approx(1.0) for value in result['ratio'].values())
+    assert (result['within_5_percent'], result['apart']) == (1.0, pytest.approx(0.0, abs=1e-6))
     assert result['wrong_fx'] == {'0.8': pytest.approx(0.8), '1.25': pytest.approx(1.25)}
+
+
+def test_a_room_that_is_off_at_one_focal_length_does_not_agree(monkeypatch):
+    factors = iter([1.0, 1.0, 1.04, 1.0, 1.0, 1.0, 1.0, 1.0, 0.9, 1.0, 1.0, 1.0])
+    monkeypatch.setattr(rooms, 'ratio', lambda *_: next(factors))
+    result = rooms.measure_focal(None, 2, width=64, height=48)
+    assert result['within_5_percent'] == 0.5
+    assert result['apart'] == pytest.approx((0.04 + 1 / 0.9 - 1) / 2)
 
 
 def test_an_untrained_model_is_judged_poor(predictor):

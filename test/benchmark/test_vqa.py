@@ -65,7 +65,9 @@ def test_questions_about_one_image_share_a_look(bench):
 
 @pytest.mark.parametrize('line', [
     '{"image": "a.png", "question": "What?"}', '{"image": "a.png", "question": "What?", '
-    '"answers": []}', '{"image": 3, "question": "What?", "answers": ["a"]}', '[]', '{'])
+    '"answers": []}', '{"image": 3, "question": "What?", "answers": ["a"]}', '[]', '{',
+    *(f'{{"image": "a", "question": "b", "answers": ["c"], {odd}}}' for odd in (
+        '"kind": 3', '"kind": "all"', '"fx": [1]', '"fx": -1'))])
 def test_a_wrong_line_is_named(tmp_path, line):
     (tmp_path / 'q.jsonl').write_text(line)
     with pytest.raises(ValueError, match=r'q\.jsonl line 1'):

@@ -1,6 +1,7 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
+import copy
 import json
 import subprocess
 import sys
@@ -121,6 +122,10 @@ def test_bad_bounds_are_refused(released):
         plan_resize(Intrinsics.centred(64, 64, 64.0), released, -1)
     with pytest.raises(ValueError, match='aspect ratio up to 200'):
         plan_resize(Intrinsics.centred(3000, 4, 1000.0), released)
+    unbounded = copy.deepcopy(released)
+    unbounded.intermediate_multiple = 1
+    with pytest.raises(ValueError, match='the image at the canonical focal length is 640000 x'):
+        plan_resize(Intrinsics.centred(640, 480, 1.0), unbounded)
 
 
 def test_torchvision_is_not_needed():

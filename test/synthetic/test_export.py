@@ -123,5 +123,9 @@ def test_the_same_seed_gives_the_same_files_and_splits_differ(exported, tmp_path
 def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match='count is 0'):
         export(tmp_path, 0)
+    for words in (['--count', '-3'], ['--count', '1', '--seed', '-1'],
+                  ['--count', '1', '--width', '0']):
+        with pytest.raises(SystemExit, match='2'):
+            main(['--out', str(tmp_path), *words])
     with pytest.raises(ValueError, match=r'20\.00 m, wanted at most 16\.38 m'):
         stored_depth(np.full((2, 2), 20.0))

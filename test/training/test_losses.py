@@ -20,6 +20,16 @@ def test_silog_is_the_papers_formula():
     assert valid.sum() == 60
 
 
+@pytest.mark.parametrize('loss', [silog, log_l1])
+def test_a_pixel_whose_prediction_is_0_is_left_out_as_released(loss):
+    truth = torch.tensor([[1.0, 1.0, 2.2]])
+    prediction = torch.tensor([[0.0, 1.0, 2.0]], requires_grad=True)
+    value = loss(prediction, truth)
+    value.backward()
+    assert value.item() == pytest.approx(loss(prediction[:, 1:], truth[:, 1:]).item())
+    assert prediction.grad.isfinite().all()
+
+
 def test_silog_forgives_half_of_a_common_factor():
     truth = torch.rand(5, 5) + 1
     assert silog(truth, truth).item() == pytest.approx(1e-4)

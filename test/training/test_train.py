@@ -163,6 +163,22 @@ def test_the_saved_config_tells_what_the_weights_beside_it_are(exact, tmp_path):
     assert {weight.dtype for weight in weights(tmp_path).values()} == {torch.bfloat16}
 
 
+def test_a_run_does_not_go_on_from_the_state_of_another_stage(staged, exported, tmp_path):
+    run(staged[0], tmp_path, data=exported, **QUICK)
+    other = replace(staged[1], start=str(tmp_path), batch_size=staged[0].batch_size,
+                    global_batch=staged[0].global_batch, steps=staged[0].steps + 1)
+    with pytest.raises(ValueError, match='is the state of another run'):
+        run(other, tmp_path, data=exported, **QUICK)
+
+
+def test_what_is_wrong_with_the_data_is_said_in_a_line(tmp_path, capsys):
+    path = tmp_path / 'x.yaml'
+    path.write_text('stage: 1\nstart: nano\nsources: [{kind: annotated, annotations: gone.jsonl, '
+                    'rgb_root: ., depth_root: .}]')
+    with pytest.raises(SystemExit, match='train: .*gone.jsonl: no such file'):
+        main(['--config', str(path), '--out', str(tmp_path / 'out'), '--device', 'cpu'])
+
+
 def test_a_missing_source_is_named(staged, tmp_path):
     gone = replace(staged[0], sources=(AnnotatedSource('gone.jsonl', '.', '.'),))
     with pytest.raises(ValueError, match='gone.jsonl: no such file'):
