@@ -18,6 +18,7 @@ from depthvlm_ros.training.jsonlines import JsonLines
 from depthvlm_ros.training.samples import Sample
 
 IMAGE_TAG = '<image>'
+MOST_TOKENS = 4096      # of a conversation with its image, as released (--max_seq_length)
 ASKING, TELLING = ('user', 'human'), ('assistant', 'gpt')
 
 
@@ -133,7 +134,7 @@ class Chats:
         except (ValueError, AttributeError, TypeError) as e:
             raise RecordError('record', f'{where}: {e}') from e
         if not chat.image:
-            return Sample(self.encoder.text_row([chat.turns]))
+            return Sample(self._bounded(self.encoder.text_row([chat.turns]), where))
         rgb = read_rgb(self.image_root / chat.image)
         try:
             camera = Intrinsics.centred(rgb.shape[1], rgb.shape[0],
@@ -141,4 +142,13 @@ class Chats:
             pixels, grid, _ = self.encoder.image(rgb, camera, self.max_image_tokens)
         except (ValueError, TypeError) as e:
             raise RecordError('image', f'{where}: {e}') from e
-        return Sample(self.encoder.image_row(grid[0].tolist(), [chat.turns]), pixels, grid)
+        row = self.encoder.image_row(grid[0].tolist(), [chat.turns])
+        return Sample(self._bounded(row, where), pixels, grid)
+
+    def _bounded(self, row, where):
+        """Return a row that is not too long."""
+        tokens = len(row.prefix) + sum(len(ids) for ids, _ in row.talks)
+        most = min(MOST_TOKENS, self.encoder.config.text_config.max_position_embeddings)
+        if tokens > most:
+            raise RecordError('record', f'{where}: has {tokens} tokens, wanted at most {most}')
+        return row

@@ -100,6 +100,7 @@ def test_an_image_is_brought_to_the_canonical_focal_length_where_its_own_is_know
 @pytest.mark.parametrize(('record', 'reason'), [
     ('{', 'record'), ({'messages': []}, 'record'), ([1], 'record'),
     ({'messages': said(('user', 'A'), ('assistant', 'B')), 'image': 'none.png'}, 'image'),
+    ({'messages': said(('user', 'A' * 5000), ('assistant', 'B'))}, 'record'),
     ({'messages': [3], 'image': 'none.png'}, 'record')])
 def test_what_cannot_be_used_says_why(encoder, tmp_path, record, reason):
     with pytest.raises(RecordError) as caught:
