@@ -192,7 +192,11 @@ def parse(args=None):
     parser.add_argument('--out', metavar='FILE', help="keep every image's figures here (JSONL)")
     parser.add_argument('--resume', action=argparse.BooleanOptionalAction, default=True,
                         help='go on with the results in --out (the default)')
-    return parser.parse_args(args)
+    options = parser.parse_args(args)
+    for name in ('limit', 'workers'):
+        if getattr(options, name) < 0:
+            parser.error(f'--{name} is {getattr(options, name)}, wanted >= 0')
+    return options
 
 
 def run(options):

@@ -144,6 +144,10 @@ def main(args=None):
     parser.add_argument('--limit', type=int, default=0, help='first so many questions')
     parser.add_argument('--max-tokens', type=int, default=64, help='of an answer')
     options = parser.parse_args(args)
+    for name, least in (('limit', 0), ('max_tokens', 1)):
+        if getattr(options, name) < least:
+            parser.error(f'--{name.replace("_", "-")} is {getattr(options, name)}, '
+                         f'wanted >= {least}')
     try:
         asked = read_questions(options.annotations)[:options.limit or None]
         predictor = Predictor.from_pretrained(options.model, device=options.device)

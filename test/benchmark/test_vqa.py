@@ -90,3 +90,10 @@ def test_a_missing_model_is_told(tmp_path, capsys):
     (tmp_path / 'q.jsonl').write_text('{"image": "a", "question": "b", "answers": ["c"]}')
     assert vqa.main(['--annotations', str(tmp_path / 'q.jsonl'), '--model', '/no/model']) == 2
     assert '/no/model' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('words', [['--limit', '-3'], ['--max-tokens', '0']])
+def test_numbers_that_cannot_be_are_refused(capsys, words):
+    with pytest.raises(SystemExit, match='2'):
+        vqa.main(['--annotations', 'a.jsonl', *words])
+    assert f'{words[0]} is {words[1]}, wanted >= ' in capsys.readouterr().err
