@@ -84,7 +84,7 @@ def load_state(path, learner, optimisers):
         warnings.simplefilter('ignore')
         try:
             dcp.load(state, checkpoint_id=path)
-        except (dcp.CheckpointException, RuntimeError) as error:
+        except dcp.CheckpointException as error:
             raise ValueError(
                 f'{path} is the state of another run (another stage, optimiser or model); wanted '
                 'this one, or another --out') from error
