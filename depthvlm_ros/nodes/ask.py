@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import textwrap
+from types import FrameType
 
 from depthvlm_ros.msg import SpatialReference
 from depthvlm_ros.nodes.asking import ANSWER_S, NoAnswerError, SpatialClient
@@ -166,12 +167,26 @@ def ask(client: SpatialClient, options: argparse.Namespace) -> int:
     return 0 if response.status == response.OK else 1
 
 
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """
+    Raise KeyboardInterrupt, as Python does: a little later where it would come to nothing.
+
+    What is raised in a finalizer is printed and forgotten, and each of rclpy's futures has one.
+    """
+    while frame is not None:
+        if frame.f_code.co_name == '__del__':
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     args = sys.argv if args is None else [sys.argv[0], *args]
     options = parser().parse_args(remove_ros_args(args)[1:])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)   # heeded as a background job too
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, interrupt)    # heeded as a background job too
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = client = None
     try:

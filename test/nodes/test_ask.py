@@ -432,9 +432,25 @@ def test_interrupted_the_command_cancels_its_goal(actor):
         _, errors = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert 'Traceback' not in errors
     assert actor.cancelled.wait(10)
+
+
+def test_an_interrupt_that_meets_a_finalizer_comes_right_after():
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+    before = {number: signal.signal(number, command.interrupt)
+              for number in (signal.SIGINT, signal.SIGALRM)}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            one = Finalized()
+            del one
+            time.sleep(5.0)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_words_are_printed_once_and_characters_whole(capsys):
