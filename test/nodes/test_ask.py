@@ -433,7 +433,8 @@ def test_interrupted_the_command_cancels_its_goal(actor):
     finally:
         process.kill()
     assert process.returncode == 130, errors
-    assert 'Traceback' not in errors
+    # No traceback of the command's; rclpy's finalizers may print one of their own.
+    assert 'ask: interrupted' in errors and 'nodes/ask.py' not in errors, errors
     assert actor.cancelled.wait(10)
 
 
