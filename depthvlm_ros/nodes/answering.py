@@ -7,9 +7,8 @@ from __future__ import annotations
 import functools
 
 from depthvlm_ros.action import AnswerQuery
-from depthvlm_ros.nodes.queries import Status
+from depthvlm_ros.nodes.queries import REQUESTS, Status
 from depthvlm_ros.nodes.questions import Questions
-from depthvlm_ros.nodes.waiting import REQUESTS
 from depthvlm_ros.nodes.worker import Question
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup

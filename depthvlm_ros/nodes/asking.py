@@ -19,7 +19,7 @@ from action_msgs.msg import GoalStatus
 from depthvlm_ros.action import AnswerQuery
 from depthvlm_ros.msg import Pixel
 from depthvlm_ros.nodes.calling import Call, Calls, NoAnswerError
-from depthvlm_ros.nodes.waiting import REQUESTS
+from depthvlm_ros.nodes.queries import REQUESTS
 from depthvlm_ros.srv import Measure, SpatialQuery
 from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup

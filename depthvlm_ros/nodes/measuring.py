@@ -9,9 +9,8 @@ import functools
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes import queries, responses
 from depthvlm_ros.nodes.lane import Depth, Lane
-from depthvlm_ros.nodes.queries import RefusalError, Status
+from depthvlm_ros.nodes.queries import RefusalError, REQUESTS, Status
 from depthvlm_ros.nodes.questions import Questions
-from depthvlm_ros.nodes.waiting import REQUESTS
 from depthvlm_ros.nodes.worker import Ending
 from depthvlm_ros.srv import Measure
 from rclpy.callback_groups import ReentrantCallbackGroup

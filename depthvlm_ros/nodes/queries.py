@@ -12,9 +12,12 @@ from builtin_interfaces.msg import Duration
 from depthvlm_ros.nodes.parameters import ROWS
 from depthvlm_ros.spatial import check_box, check_pixel
 from depthvlm_ros.srv import SpatialQuery
+from rclpy.qos import QoSProfile
 
 MAX_QUESTION_CHARACTERS = 2000
 MAX_PIXELS = 1000
+# Of services and answers: of rclpy's ten, an eleventh request at once is lost unheard.
+REQUESTS = QoSProfile(depth=128)
 # What a request may take at most is what the parameters may.
 MAX_TIMEOUT_S = ROWS['question_timeout'].span[1]
 MAX_TOKENS = ROWS['max_tokens'].span[1]

@@ -17,9 +17,9 @@ import time
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes import queries, responses
 from depthvlm_ros.nodes.lane import Lane, ONLY_CAMERA
-from depthvlm_ros.nodes.queries import Limits, RefusalError, Status
+from depthvlm_ros.nodes.queries import Limits, RefusalError, REQUESTS, Status
 from depthvlm_ros.nodes.stream import Stream
-from depthvlm_ros.nodes.waiting import REQUESTS, Waiting
+from depthvlm_ros.nodes.waiting import Waiting
 from depthvlm_ros.nodes.worker import Ending, Frame, Question
 from depthvlm_ros.srv import SpatialQuery
 from rclpy.callback_groups import ReentrantCallbackGroup

@@ -14,8 +14,8 @@ from depthvlm_ros.nodes.lane import Lane
 from depthvlm_ros.nodes.looking import look_together, Seen
 from depthvlm_ros.nodes.memory import device_memory_mb, memory_mb
 from depthvlm_ros.nodes.outputs import advertise
+from depthvlm_ros.nodes.queries import REQUESTS
 from depthvlm_ros.nodes.transforms import Transforms
-from depthvlm_ros.nodes.waiting import REQUESTS
 from depthvlm_ros.nodes.worker import Frame, Worker
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup

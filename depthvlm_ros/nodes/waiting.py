@@ -11,12 +11,9 @@ import time
 from depthvlm_ros.nodes.worker import Question
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
 PULSE_S = 0.1
-# Of services and answers: of rclpy's ten, an eleventh request at once is lost unheard.
-REQUESTS = QoSProfile(depth=128)
 
 
 class Waiting:
