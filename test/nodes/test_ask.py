@@ -433,8 +433,10 @@ def test_interrupted_the_command_cancels_its_goal(actor):
     finally:
         process.kill()
     assert process.returncode == 130, errors
-    # No traceback of the command's; rclpy's finalizers may print one of their own.
-    assert 'ask: interrupted' in errors and '<module>' not in errors, errors
+    assert 'ask: interrupted' in errors
+    # Of rclpy's finalizers alone: what is raised in one is printed and goes no further.
+    assert errors.count('Traceback') == errors.count('Exception ignored in: <function Future'), (
+        errors)
     assert actor.cancelled.wait(10)
 
 
