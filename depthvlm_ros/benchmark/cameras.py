@@ -19,6 +19,7 @@ from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.model.batching import look_batch
+from depthvlm_ros.options import at_least
 import numpy as np
 
 CAMERA = Intrinsics.centred(640, 480, 525.0)
@@ -63,11 +64,10 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
     parser.add_argument('--device', default='auto')
     parser.add_argument('--dtype', default='auto')
-    parser.add_argument('--counts', type=int, nargs='+', default=list(COUNTS), metavar='N')
-    parser.add_argument('--repeats', type=int, default=10)
+    parser.add_argument('--counts', type=at_least(1), nargs='+', default=list(COUNTS),
+                        metavar='N')
+    parser.add_argument('--repeats', type=at_least(1), default=10)
     options = parser.parse_args(args)
-    if min(options.counts) < 1 or options.repeats < 1:
-        parser.error(f'--counts {options.counts}, --repeats {options.repeats}: wanted >= 1')
     try:
         predictor = Predictor.from_pretrained(
             options.model, device=options.device, dtype=options.dtype)

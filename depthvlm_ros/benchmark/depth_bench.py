@@ -26,6 +26,7 @@ from depthvlm_ros.benchmark.results import (
     Results,
     summarise,
 )
+from depthvlm_ros.options import at_least
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -186,17 +187,15 @@ def parse(args=None):
                         'the paper; otherwise correctly')
     parser.add_argument('--euclidean', nargs='+', default=[], metavar='DATASET',
                         help='datasets whose depth is along the ray though tagged z_depth')
-    parser.add_argument('--limit', type=int, default=0, help='first so many images of each file')
-    parser.add_argument('--workers', type=int, default=2, help='processes that decode')
+    parser.add_argument('--limit', type=at_least(0), default=0,
+                        help='first so many images of each file')
+    parser.add_argument('--workers', type=at_least(0), default=2,
+                        help='processes that decode')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--out', metavar='FILE', help="keep every image's figures here (JSONL)")
     parser.add_argument('--resume', action=argparse.BooleanOptionalAction, default=True,
                         help='go on with the results in --out (the default)')
-    options = parser.parse_args(args)
-    for name in ('limit', 'workers'):
-        if getattr(options, name) < 0:
-            parser.error(f'--{name} is {getattr(options, name)}, wanted >= 0')
-    return options
+    return parser.parse_args(args)
 
 
 def run(options):

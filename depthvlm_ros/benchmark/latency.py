@@ -24,6 +24,7 @@ from depthvlm_ros.benchmark.published import predictor_of
 from depthvlm_ros.benchmark.released import released_look
 from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.options import at_least
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -260,17 +261,14 @@ def parsed(args):
     parser.add_argument('--dtype', default='auto')
     parser.add_argument('--sizes', nargs='+', default=list(SIZES), choices=list(SIZES),
                         metavar='SIZE', help=f'of {", ".join(SIZES)} (all)')
-    parser.add_argument('--repeats', type=int, default=20, help='images each way (%(default)s)')
-    parser.add_argument('--questions', type=int, default=3,
+    parser.add_argument('--repeats', type=at_least(1), default=20,
+                        help='images each way (%(default)s)')
+    parser.add_argument('--questions', type=at_least(0), default=3,
                         help='asked about each size; 0 for none (%(default)s)')
-    parser.add_argument('--max-tokens', type=int, default=32, help='of an answer (%(default)s)')
+    parser.add_argument('--max-tokens', type=at_least(1), default=32,
+                        help='of an answer (%(default)s)')
     parser.add_argument('--out', type=Path, help='write the JSON here too')
-    options = parser.parse_args(args)
-    for name, least in (('repeats', 1), ('questions', 0), ('max_tokens', 1)):
-        if getattr(options, name) < least:
-            parser.error(f'--{name.replace("_", "-")} is {getattr(options, name)}, '
-                         f'wanted >= {least}')
-    return options
+    return parser.parse_args(args)
 
 
 def main(args=None):

@@ -34,6 +34,7 @@ from depthvlm_ros.model.preprocessing import patches_of, plan_resize, ResizePlan
 from depthvlm_ros.model.quantisation import is_quantised, KINDS, packed_bytes
 from depthvlm_ros.model.text_pass import image_positions, read_image, read_prefix
 from depthvlm_ros.model.vision_pass import encode, grid_tables
+from depthvlm_ros.options import at_least
 import numpy as np
 import torch
 from torch import nn
@@ -317,16 +318,13 @@ def parsed(args):
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--models', nargs='+', default=['nano', *PUBLISHED],
                         help="'nano', '4b', '8b', folders or hub ids (%(default)s)")
-    parser.add_argument('--tokens', nargs='+', type=int, default=[300, 600, 1344],
+    parser.add_argument('--tokens', nargs='+', type=at_least(1), default=[300, 600, 1344],
                         help='numbers of image tokens (%(default)s)')
     parser.add_argument('--measure', nargs='*', default=['nano'], metavar='MODEL',
                         help='what is run and measured here (%(default)s)')
     parser.add_argument('--device', default='auto', help='to measure on')
     parser.add_argument('--dtype', default='auto', help='to measure in')
-    options = parser.parse_args(args)
-    if min(options.tokens) < 1:
-        parser.error(f'--tokens is {options.tokens}, wanted >= 1')
-    return options
+    return parser.parse_args(args)
 
 
 def main(args=None):

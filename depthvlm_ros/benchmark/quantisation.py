@@ -24,6 +24,7 @@ from depthvlm_ros.model.quantisation import (
     stored_bytes,
     torchao_for,
 )
+from depthvlm_ros.options import at_least
 from depthvlm_ros.synthetic import draw_camera, Scene
 import numpy as np
 import torch
@@ -111,11 +112,9 @@ def main(args=None):
                         help="'nano', a folder, a hub id, or '4b' or '8b' for random weights")
     parser.add_argument('--device', default='auto')
     parser.add_argument('--dtype', default='auto')
-    parser.add_argument('--rooms', type=int, default=50, help='(%(default)s)')
+    parser.add_argument('--rooms', type=at_least(1), default=50, help='(%(default)s)')
     parser.add_argument('--kinds', nargs='+', choices=KINDS, default=list(KINDS))
     options = parser.parse_args(args)
-    if options.rooms < 1:
-        parser.error(f'--rooms is {options.rooms}, wanted >= 1')
 
     def load():
         return predictor_of(options.model, options.device, options.dtype)

@@ -19,6 +19,7 @@ import sys
 from depthvlm_ros.benchmark.one_prefill import measure_one_prefill
 from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.model import Predictor
+from depthvlm_ros.options import at_least, up_to
 import torch
 
 LOAD_MODULE = 'depthvlm_ros.nodes.question_load'    # run, never imported: ROS is not needed here
@@ -104,19 +105,15 @@ def parsed(args):
     parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
     parser.add_argument('--device', default='auto')
     parser.add_argument('--dtype', default='float32', help='of the half without ROS (%(default)s)')
-    parser.add_argument('--questions', type=int, default=10, help='about one frame (%(default)s)')
-    parser.add_argument('--rounds', type=int, default=3, help='of timing them (%(default)s)')
-    parser.add_argument('--window', type=float, default=8.0, metavar='S',
+    parser.add_argument('--questions', type=at_least(1), default=10,
+                        help='about one frame (%(default)s)')
+    parser.add_argument('--rounds', type=at_least(1), default=3,
+                        help='of timing them (%(default)s)')
+    parser.add_argument('--window', type=up_to(600), default=8.0, metavar='S',
                         help='how long the stream is watched at a time (%(default)s)')
-    parser.add_argument('--stream-rounds', type=int, default=3,
+    parser.add_argument('--stream-rounds', type=at_least(1), default=3,
                         help='how often alone and under questions in turn (%(default)s)')
-    options = parser.parse_args(args)
-    for name in ('questions', 'rounds', 'stream_rounds'):
-        if getattr(options, name) < 1:
-            parser.error(f'--{name.replace("_", "-")} is {getattr(options, name)}, wanted >= 1')
-    if not 0 < options.window <= 600:
-        parser.error(f'--window is {options.window}, wanted more than 0, at most 600')
-    return options
+    return parser.parse_args(args)
 
 
 def main(args=None):

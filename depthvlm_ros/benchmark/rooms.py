@@ -17,6 +17,7 @@ from depthvlm_ros.benchmark.metrics import depth_metrics
 from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
+from depthvlm_ros.options import at_least
 from depthvlm_ros.synthetic import draw_camera, judge, Scene
 from depthvlm_ros.synthetic.wording import KINDS
 import numpy as np
@@ -184,18 +185,15 @@ def main(args=None):
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
     parser.add_argument('--device', default='auto')
-    parser.add_argument('--rooms', type=int, default=500)
-    parser.add_argument('--focal-rooms', type=int, default=40)
-    parser.add_argument('--first-seed', type=int, default=0, help='of the held-out rooms')
-    parser.add_argument('--workers', type=int, default=1,
+    parser.add_argument('--rooms', type=at_least(1), default=500)
+    parser.add_argument('--focal-rooms', type=at_least(1), default=40)
+    parser.add_argument('--first-seed', type=at_least(0), default=0,
+                        help='of the held-out rooms')
+    parser.add_argument('--workers', type=at_least(1), default=1,
                         help='processes that share out the rooms, on the CPU')
     parser.add_argument('--compute-distances', action='store_true',
                         help='measure where the model points, instead of taking its words')
     options = parser.parse_args(args)
-    for name, least in (('rooms', 1), ('focal_rooms', 1), ('workers', 1), ('first_seed', 0)):
-        if getattr(options, name) < least:
-            parser.error(f'--{name.replace("_", "-")} is {getattr(options, name)}, '
-                         f'wanted >= {least}')
     seeds = range(options.first_seed, options.first_seed + options.rooms)
     try:
         predictor = Predictor.from_pretrained(options.model, device=options.device)

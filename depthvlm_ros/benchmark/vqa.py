@@ -19,6 +19,7 @@ from depthvlm_ros.benchmark.annotations import enumerate_json_lines, read_rgb, R
 from depthvlm_ros.benchmark.results import mean, provenance
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
+from depthvlm_ros.options import at_least
 from tqdm import tqdm
 
 ARTICLES = {'a', 'an', 'the'}
@@ -141,13 +142,11 @@ def main(args=None):
     parser.add_argument('--image-root', metavar='DIR', help="the annotations' folder if left out")
     parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
     parser.add_argument('--device', default='auto')
-    parser.add_argument('--limit', type=int, default=0, help='first so many questions')
-    parser.add_argument('--max-tokens', type=int, default=64, help='of an answer')
+    parser.add_argument('--limit', type=at_least(0), default=0,
+                        help='first so many questions')
+    parser.add_argument('--max-tokens', type=at_least(1), default=64,
+                        help='of an answer')
     options = parser.parse_args(args)
-    for name, least in (('limit', 0), ('max_tokens', 1)):
-        if getattr(options, name) < least:
-            parser.error(f'--{name.replace("_", "-")} is {getattr(options, name)}, '
-                         f'wanted >= {least}')
     try:
         asked = read_questions(options.annotations)[:options.limit or None]
         predictor = Predictor.from_pretrained(options.model, device=options.device)

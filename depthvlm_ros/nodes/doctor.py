@@ -15,6 +15,7 @@ import sys
 
 from depthvlm_ros.nodes import installation
 from depthvlm_ros.nodes.findings import Finding, Level
+from depthvlm_ros.options import up_to
 
 # The node's own defaults; its table of parameters loads ROS, which may be what is broken.
 MODEL = 'JonnyYu828/DepthVLM-4B'
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
                          help='listen to image and camera_info too')
     options.add_argument('--image-transport', choices=TRANSPORTS, default=TRANSPORTS[0],
                          help='listen to image or image/compressed (%(default)s)')
-    options.add_argument('--seconds', type=float, default=5.0,
+    options.add_argument('--seconds', type=up_to(3600), default=5.0,
                          help='how long to listen (%(default)g)')
     return options
 
@@ -65,8 +66,6 @@ def main(args: list[str] | None = None) -> int:
     given = sys.argv[1:] if args is None else list(args)
     at = given.index('--ros-args') if '--ros-args' in given else len(given)
     options = parser().parse_args(given[:at])
-    if not 0 < options.seconds <= 3600:
-        parser().error(f'--seconds is {options.seconds:g}, wanted more than 0 and at most 3600')
     counts = dict.fromkeys(Level, 0)
     for finding in findings(options, given[at:]):
         counts[finding.level] += 1

@@ -19,6 +19,7 @@ import time
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.geometry import valid_range
 from depthvlm_ros.nodes.memory import settle_malloc
+from depthvlm_ros.options import at_least
 import numpy as np
 
 MODEL = 'model'
@@ -103,13 +104,12 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[1])
     parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
     parser.add_argument('--device', default='auto')
-    parser.add_argument('--size', type=int, nargs=2, default=[640, 480], metavar=('W', 'H'))
+    parser.add_argument('--size', type=at_least(1), nargs=2, default=[640, 480],
+                        metavar=('W', 'H'))
     parser.add_argument('--fx', type=float, default=525.0, metavar='PX')
-    parser.add_argument('--stride', type=int, default=1, help='of the cloud, px')
-    parser.add_argument('--repeats', type=int, default=50)
+    parser.add_argument('--stride', type=at_least(1), default=1, help='of the cloud, px')
+    parser.add_argument('--repeats', type=at_least(1), default=50)
     options = parser.parse_args(args)
-    if options.repeats < 1 or options.stride < 1:
-        parser.error(f'--repeats {options.repeats}, --stride {options.stride}: wanted >= 1')
     settle_malloc()     # as the node does
     from depthvlm_ros.benchmark.results import provenance
     from depthvlm_ros.model import CheckpointError, Predictor

@@ -25,6 +25,7 @@ from depthvlm_ros.nodes.demo.node_process import (
     RELIABLE_INPUT,
     stay_on_this_machine,
 )
+from depthvlm_ros.options import at_least, up_to
 
 DEPTH_MODULE = 'depthvlm_ros.nodes.depth_node'
 LOADING_S = 1800.0      # a large model may have to be downloaded
@@ -158,8 +159,8 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[1])
     parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
     parser.add_argument('--device', default='auto')
-    parser.add_argument('--window', type=float, default=8.0, metavar='S')
-    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--window', type=up_to(600), default=8.0, metavar='S')
+    parser.add_argument('--rounds', type=at_least(1), default=3)
     options = parser.parse_args(args)
     stay_on_this_machine()
     for number in (signal.SIGINT, signal.SIGTERM):

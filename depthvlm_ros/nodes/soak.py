@@ -27,6 +27,7 @@ from depthvlm_ros.nodes.demo.node_process import (
     RELIABLE_INPUT,
     stay_on_this_machine,
 )
+from depthvlm_ros.options import up_to
 
 DEPTH_MODULE = 'depthvlm_ros.nodes.depth_node'
 COUNTED_S = 20.0        # of each round
@@ -241,11 +242,12 @@ class Soak:
 def main(args: list[str] | None = None) -> int:
     """Run, and return the exit code: 0 where nothing was missing and no error came."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[1])
-    parser.add_argument('--minutes', type=float, default=30.0)
+    parser.add_argument('--minutes', type=up_to(1440), default=30.0)
     parser.add_argument('--model', default='nano', help="'nano', a folder or a hub id")
     parser.add_argument('--device', default='auto')
-    parser.add_argument('--rate', type=float, default=4.0, metavar='HZ', help='of the images')
-    parser.add_argument('--counted', type=float, default=COUNTED_S, metavar='S',
+    parser.add_argument('--rate', type=up_to(1000), default=4.0, metavar='HZ',
+                        help='of the images')
+    parser.add_argument('--counted', type=up_to(3600), default=COUNTED_S, metavar='S',
                         help='how long the counted part of each round is')
     options = parser.parse_args(args)
     stay_on_this_machine()

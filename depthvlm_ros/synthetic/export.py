@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.options import at_least
 from depthvlm_ros.synthetic.cameras import FOCAL_RANGE
 from depthvlm_ros.synthetic.scene import Scene
 from depthvlm_ros.synthetic.walk import PERIOD_S
@@ -186,15 +187,13 @@ def main(args=None):
     """Parse the command line and export."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--out', required=True, help='folder')
-    parser.add_argument('--count', type=int, required=True, help='rooms, one image each')
-    parser.add_argument('--seed', type=int, default=0, help='of the first room')
+    parser.add_argument('--count', type=at_least(1), required=True,
+                        help='rooms, one image each')
+    parser.add_argument('--seed', type=at_least(0), default=0, help='of the first room')
     parser.add_argument('--split', choices=('held_out', 'train'), default='held_out')
-    parser.add_argument('--width', type=int, default=640, help='px')
-    parser.add_argument('--height', type=int, default=480, help='px')
+    parser.add_argument('--width', type=at_least(1), default=640, help='px')
+    parser.add_argument('--height', type=at_least(1), default=480, help='px')
     options = parser.parse_args(args)
-    for name, least in (('count', 1), ('seed', 0), ('width', 1), ('height', 1)):
-        if getattr(options, name) < least:
-            parser.error(f'--{name} is {getattr(options, name)}, wanted >= {least}')
     try:
         export(options.out, options.count, options.seed, options.split, options.width,
                options.height)

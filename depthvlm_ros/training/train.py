@@ -19,6 +19,7 @@ from pathlib import Path
 import sys
 
 from depthvlm_ros.model.vision_pass import embed_patches
+from depthvlm_ros.options import at_least
 from depthvlm_ros.training import attention
 from depthvlm_ros.training.config import TrainingConfig
 from depthvlm_ros.training.learner import Learner, PARTS
@@ -245,18 +246,17 @@ def main(args=None):
     parser.add_argument('--out', required=True, help='folder for log, state and checkpoint')
     parser.add_argument('--data', default='.', help="folder that the sources' paths start from")
     parser.add_argument('--start', help='folder or hub id to begin from, instead of the config')
-    parser.add_argument('--steps', type=int, help='optimiser steps in all, instead of the config')
+    parser.add_argument('--steps', type=at_least(0),
+                        help='optimiser steps in all, instead of the config')
     parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
                         help='any other field of the config, its value in YAML; repeatable')
-    parser.add_argument('--workers', type=int, default=1, help='processes that read and render')
+    parser.add_argument('--workers', type=at_least(0), default=1,
+                        help='processes that read and render')
     parser.add_argument('--device', default='auto', choices=('auto', 'cpu'))
-    parser.add_argument('--save-every', type=int, default=500, help='steps')
-    parser.add_argument('--stop-at', type=int, help='stop at this step, to be gone on with')
+    parser.add_argument('--save-every', type=at_least(1), default=500, help='steps')
+    parser.add_argument('--stop-at', type=at_least(1),
+                        help='stop at this step, to be gone on with')
     options = parser.parse_args(args)
-    for name, least in (('steps', 0), ('workers', 0), ('save_every', 1), ('stop_at', 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            parser.error(f'--{name.replace("_", "-")} is {value}, wanted >= {least}')
     os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', PRODUCTS_KEPT)
     logging.basicConfig(level=logging.INFO, format='%(levelname)s %(message)s')
     changed = {}

@@ -281,4 +281,4 @@ def test_several_processes_without_accelerate_say_so(rooms, run, monkeypatch):
 def test_a_negative_limit_is_refused(capsys):
     with pytest.raises(SystemExit, match='2'):
         depth_bench.parse(['--annotations', 'a.jsonl', '--rgb-root', '.', '--limit', '-3'])
-    assert '--limit is -3, wanted >= 0' in capsys.readouterr().err
+    assert "argument --limit: '-3', wanted >= 0" in capsys.readouterr().err

@@ -96,4 +96,4 @@ def test_a_missing_model_is_told(tmp_path, capsys):
 def test_numbers_that_cannot_be_are_refused(capsys, words):
     with pytest.raises(SystemExit, match='2'):
         vqa.main(['--annotations', 'a.jsonl', *words])
-    assert f'{words[0]} is {words[1]}, wanted >= ' in capsys.readouterr().err
+    assert f'argument {words[0]}: {words[1]!r}, wanted >= ' in capsys.readouterr().err

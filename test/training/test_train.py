@@ -152,7 +152,7 @@ def test_a_wrong_field_ends_the_command_line_in_a_line(tmp_path, capsys):
 def test_numbers_that_cannot_be_are_refused(tmp_path, capsys, words):
     with pytest.raises(SystemExit, match='2'):
         main(['--out', str(tmp_path), *words])
-    assert f'{words[0]} is {words[1]}, wanted >= ' in capsys.readouterr().err
+    assert f'argument {words[0]}: {words[1]!r}, wanted >= ' in capsys.readouterr().err
 
 
 def test_the_saved_config_tells_what_the_weights_beside_it_are(exact, tmp_path):

@@ -15,6 +15,7 @@ import signal
 import sys
 
 from depthvlm_ros.nodes.demo.node_process import stay_on_this_machine
+from depthvlm_ros.options import up_to
 
 
 def parsed(args: list[str] | None) -> argparse.Namespace:
@@ -31,15 +32,13 @@ def parsed(args: list[str] | None) -> argparse.Namespace:
                         help="focal length of the photo's camera in px of the photo")
     camera.add_argument('--info', default='', metavar='YAML',
                         help="ROS calibration file of the photo's camera")
-    parser.add_argument('--seconds', type=float, default=10.0,
+    parser.add_argument('--seconds', type=up_to(3600), default=10.0,
                         help='how long to measure (%(default)s)')
     parser.add_argument('--model', default='nano',
                         help="'nano', a folder, or a hub id (%(default)s)")
     parser.add_argument('--device', default='auto', help='where the model runs (%(default)s)')
     parser.add_argument('--seed', type=int, default=7, help='which synthetic room (%(default)s)')
     options = parser.parse_args(args)
-    if not 0 < options.seconds <= 3600:
-        parser.error(f'--seconds is {options.seconds}, wanted more than 0, at most 3600')
     if not options.image and (options.fx or options.info):
         parser.error('--fx and --info describe the camera of --image, which is missing')
     return options
