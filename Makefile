@@ -14,7 +14,7 @@ ifneq ($(origin ROS_DISTRO),command line)
 endif
 ifeq ($(wildcard requirements-$(ROS_DISTRO).txt),)
   $(error ROS_DISTRO is '$(ROS_DISTRO)', wanted one of: $(patsubst requirements-%.txt,%,\
-    $(filter-out %-bare.txt %-training.txt %-quantisation.txt,$(wildcard requirements-*.txt))))
+    $(filter-out %-bare.txt %-python.txt %-training.txt %-quantisation.txt,$(wildcard requirements-*.txt))))
 endif
 
 # A Python named by PYTHON=... has its folder, so that going back costs nothing.
@@ -41,7 +41,8 @@ unexport AMENT_PREFIX_PATH AMENT_CURRENT_PREFIX CMAKE_PREFIX_PATH COLCON_PREFIX_
 
 RUN := $(VENV)/bin/python
 RUN_ROS := AMENT_PREFIX_PATH='$(CURDIR)/$(VENV)' $(RUN)
-REQUIREMENTS := requirements-$(ROS_DISTRO).txt requirements-bare.txt requirements.txt
+REQUIREMENTS := requirements-$(ROS_DISTRO).txt requirements-bare.txt requirements-python.txt \
+  requirements.txt
 INTERFACES := $(wildcard msg/*.msg srv/*.srv action/*.action)
 # For the shell, whatever a person's file is called.
 quoted = '$(subst ','\'',$(1))'

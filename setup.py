@@ -69,6 +69,8 @@ class CompiledDistribution(Distribution):
 setup(
     name=NAME,
     version=VERSION,
+    description='Metric depth, point clouds and answers to spatial questions for ROS 2 (DepthVLM)',
+    license='Apache-2.0',
     python_requires='>=3.10',
     install_requires=[line for line in (SOURCE / 'requirements.txt').read_text().splitlines()
                       if not line.startswith('#')],

@@ -39,6 +39,7 @@ def generate_launch_description():
         launch_arguments={
             'image_topic': 'image', 'camera_info_topic': 'camera_info',
             'image_transport': 'raw', 'image_reliability': 'reliable', 'params_file': '',
+            'autostart': 'true', 'use_sim_time': 'false', 'fixed_frame': '',
             **{name: LaunchConfiguration(name) for name in PASSED_ON}}.items())
     return LaunchDescription([
         *[DeclareLaunchArgument(name, default_value=default, description=description)

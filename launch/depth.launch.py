@@ -1,7 +1,7 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Start the depth node on a camera's topics, ready to publish.
+Start the depth node on a camera's topics, ready to publish unless autostart is false.
 
 An argument of this file wins over params_file, unless it is left at its default.
 """
@@ -35,11 +35,17 @@ ARGUMENTS = [
      'publishes reliably'),
     ('params_file', '', 'YAML with parameters of the node; empty: their defaults'),
     ('namespace', '', 'Namespace of the node and its topics'),
+    ('autostart', 'true',
+     'false: leave configure and activate to a lifecycle manager, or to ros2 lifecycle set'),
+    ('use_sim_time', 'false', 'true: the time of /clock, as a played bag or a simulator gives it'),
     ('rviz', 'false', 'true: also start RViz'),
+    ('fixed_frame', '', "RViz's fixed frame, such as the frame_id of the camera's images or map; "
+     'empty: camera_optical_frame'),
     ('record', '', 'Folder of a new bag to record the outputs in; empty: none'),
     ('python', '', 'Python interpreter of the node, for instance that of a virtual environment; '
      'empty: the first python3 on the PATH'),
 ]
+SWITCHES = ('autostart', 'use_sim_time', 'rviz')
 YES_NO = {'true': True, '1': True, 'false': False, '0': False, '': False}
 
 
@@ -56,11 +62,13 @@ def sibling(topic, name):
 
 
 def depth_node(values):
-    """Return the action that starts the node, configured and activated by itself."""
+    """Return the action that starts the node."""
     image_topic = values['image_topic']
     info_topic = values['camera_info_topic'] or sibling(image_topic, 'camera_info')
     defaults = {name: default for name, default, _ in NODE_ARGUMENTS}
     chosen = {name: values[name] for name in defaults if values[name] != defaults[name]}
+    if values['use_sim_time']:
+        chosen['use_sim_time'] = True
     params_file = [values['params_file']] if values['params_file'] else []
     if values['image_reliability'] == 'reliable':
         topic = resolved(values['namespace'], image_topic)
@@ -72,20 +80,24 @@ def depth_node(values):
         package=PACKAGE, executable='depth_node', name=NODE, namespace=values['namespace'],
         # rcl takes a name's later parameters into its first place: nothing may stand before the
         # file, whose names may be wildcards.
-        parameters=[*params_file, {**chosen, 'autostart': True}],
+        parameters=[*params_file, {**chosen, 'autostart': values['autostart']}],
         remappings=[('image', image_topic),
                     ('image/compressed', f'{image_topic}/compressed'),
                     ('camera_info', info_topic)],
         prefix=values['python'] or None, output='screen', emulate_tty=True)
 
 
-def rviz(namespace):
-    """Return the action that starts RViz on the node's outputs."""
+def rviz(values):
+    """Return the action that starts RViz on the camera's images and the node's outputs."""
+    namespace = values['namespace']
     outputs = [f'{NODE}/depth/image', f'{NODE}/depth/camera_info', f'{NODE}/depth/points',
                f'{NODE}/depth/image_color']
     config = PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', 'depth.rviz'])
-    return Node(package='rviz2', executable='rviz2', arguments=['-d', config], output='log',
-                remappings=[(f'/{name}', resolved(namespace, name)) for name in outputs])
+    frame = ['-f', values['fixed_frame']] if values['fixed_frame'] else []
+    return Node(package='rviz2', executable='rviz2', arguments=['-d', config, *frame],
+                parameters=[{'use_sim_time': values['use_sim_time']}], output='log',
+                remappings=[('/image', resolved(namespace, values['image_topic'])),
+                            *((f'/{name}', resolved(namespace, name)) for name in outputs)])
 
 
 def bag(folder, namespace):
@@ -99,11 +111,13 @@ def bag(folder, namespace):
 def start(context):
     """Return the actions that the arguments ask for."""
     values = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
-    if values['rviz'].lower() not in YES_NO:
-        raise ValueError(f"rviz is {values['rviz']!r}, wanted true or false")
+    for name in SWITCHES:
+        if values[name].lower() not in YES_NO:
+            raise ValueError(f'{name} is {values[name]!r}, wanted true or false')
+        values[name] = YES_NO[values[name].lower()]
     actions = [depth_node(values)]
-    if YES_NO[values['rviz'].lower()]:
-        actions.append(rviz(values['namespace']))
+    if values['rviz']:
+        actions.append(rviz(values))
     if values['record']:
         actions.append(bag(values['record'], values['namespace']))
     return actions

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).parents[1] / 'launch'
 DEPTH_ARGUMENTS = {
     'image_topic', 'camera_info_topic', 'model', 'device', 'params_file', 'namespace',
-    'image_transport', 'image_reliability', 'rviz', 'record', 'python'}
+    'image_transport', 'image_reliability', 'autostart', 'use_sim_time', 'rviz', 'fixed_frame',
+    'record', 'python'}
 PATIENCE_S = 90.0
 STARTER = """
 import sys
@@ -124,6 +125,14 @@ def test_the_defaults_start_the_released_model_by_itself(tmp_path):
     values = parameters_of(command)
     assert not {'model', 'device', 'image_transport'} & set(values)     # the node has the same
     assert values['autostart'] is True
+    assert values['use_sim_time'] is False
+
+
+def test_a_lifecycle_manager_and_simulated_time_can_be_asked_for(tmp_path):
+    needs_the_installed_package()
+    values = parameters_of(started(tmp_path, autostart='false', use_sim_time='true')['depth_node'])
+    assert values['autostart'] is False
+    assert values['use_sim_time'] is True
 
 
 @pytest.mark.parametrize('topics, info', [
@@ -188,12 +197,13 @@ def test_recording_takes_the_outputs_of_this_node(tmp_path, namespace, prefix):
     assert not re.search(pattern, f'/other{prefix}/depthvlm/depth/image')
 
 
-def test_rviz_is_told_apart_from_other_words():
-    process = start('depth.launch.py', 'rviz:=maybe', stdout=subprocess.PIPE,
+@pytest.mark.parametrize('name', ['rviz', 'autostart', 'use_sim_time'])
+def test_a_switch_is_told_apart_from_other_words(name):
+    process = start('depth.launch.py', f'{name}:=maybe', stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT, text=True)
     output = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode != 0
-    assert "rviz is 'maybe', wanted true or false" in output
+    assert f"{name} is 'maybe', wanted true or false" in output
 
 
 @pytest.mark.slow

@@ -54,10 +54,10 @@ def resolve_device(device):
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         resolved = torch.device(device)
+        if resolved.type not in ('cpu', 'cuda'):
+            raise RuntimeError(f'{resolved.type} is not supported')
     except (RuntimeError, TypeError) as e:
         raise ValueError(f"device is {device!r}, wanted 'auto', 'cpu', 'cuda' or 'cuda:N'") from e
-    if resolved.type not in ('cpu', 'cuda'):
-        raise ValueError(f"device is {device!r}, wanted 'auto', 'cpu', 'cuda' or 'cuda:N'")
     if resolved.type == 'cuda' and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(f'device is {device!r}, but torch sees {torch.cuda.device_count()} CUDA '
                          "devices; wanted one of those, 'cpu' or 'auto'")

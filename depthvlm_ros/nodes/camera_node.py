@@ -67,7 +67,7 @@ PARAMETERS = {
 
 class CameraNode(Node):
     """
-    Publishes `image`, `camera_info` and, from rooms, `ground_truth/depth` and `/pose`.
+    Publishes `image` and `camera_info`; from rooms also `ground_truth/depth` and `.../pose`.
 
     :param kwargs: what rclpy's Node takes.
     :raises ValueError: parameters that no camera can be made of, naming what is wrong.

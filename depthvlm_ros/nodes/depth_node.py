@@ -16,6 +16,7 @@ from depthvlm_ros.nodes.answering import Answering
 from depthvlm_ros.nodes.measuring import Measuring
 from depthvlm_ros.nodes.memory import give_back, settle_malloc
 from depthvlm_ros.nodes.questions import Questions
+from depthvlm_ros.nodes.reporting import Reporting
 from depthvlm_ros.nodes.signals import StopRequest
 from depthvlm_ros.nodes.spinning import PoolExecutor, spin
 from depthvlm_ros.nodes.stream import Stream
@@ -36,16 +37,18 @@ ERROR = TransitionCallbackReturn.ERROR
 STOP_S = 4.0                # ros2 launch sends SIGTERM 5 s after SIGINT
 DEACTIVATE_S = 20.0         # for a pass under way to end; a large model on a CPU takes long
 ANSWERS_S = 0.5             # to answer questions that were ended
+CPU_WEIGHTS = 1e9           # with more, a pass on a CPU takes minutes
 SEND_S = 0.1                # for the executor to send such answers off
 
 
 def transition(callback):
-    """Log what a lifecycle callback raises, which rclpy would swallow, and return ERROR."""
+    """Log and keep what a lifecycle callback raises, which rclpy would swallow; return ERROR."""
     @functools.wraps(callback)
     def logged(self, state):
         try:
             return callback(self, state)
-        except Exception:  # a ROS callback: log it, and let on_error clean up
+        except Exception as error:  # a ROS callback: log it, and let on_error clean up
+            self.fault = f'{callback.__name__} failed: {type(error).__name__}: {error}'
             self.get_logger().error(f'{callback.__name__} failed:\n{traceback.format_exc()}')
             return ERROR
     return logged
@@ -69,12 +72,14 @@ class DepthNode(LifecycleNode):
         self.add_on_set_parameters_callback(
             lambda changes: parameters.check(self, changes, self.state))
         self.stream: Stream | None = None
+        self.fault = ''         # why it is not active, where something broke
         self._predictor = None
         self._model_thread = ModelThread()
         self._hangs = False
         self._questions = Questions(self)
         self._answering = Answering(self, self._questions)
         Measuring(self, self._questions)
+        Reporting(self)
         self.create_service(SetBool, '~/enable', self._on_enable,
                             callback_group=ReentrantCallbackGroup())
         self._jump = self.get_clock().create_jump_callback(
@@ -88,6 +93,8 @@ class DepthNode(LifecycleNode):
             clock=Clock(clock_type=ClockType.STEADY_TIME))
         if not self.value('autostart'):
             self._autostart.cancel()
+            self.get_logger().info('unconfigured: configure and activate it, or start it with the '
+                                   'parameter autostart')
 
     @property
     def state(self) -> str:
@@ -106,18 +113,17 @@ class DepthNode(LifecycleNode):
     @transition
     def on_configure(self, state) -> TransitionCallbackReturn:
         """Load the model; FAILURE, with a log line that says what to do, if that cannot be."""
-        name = self.value('model')
+        self.fault, name = '', self.value('model')
         self.get_logger().info(f'loading the model {name!r}')
         start_s = time.monotonic()
         try:
             from depthvlm_ros.model import Predictor
             from transformers.utils import logging
         except ImportError as error:
-            self.get_logger().error(
+            return self._failed(
                 f'the model needs Python packages that are missing ({error}): run '
                 f'"{sys.executable} -m pip install -r requirements.txt", or start the node with '
                 'the interpreter that has them')
-            return FAILURE
         logging.disable_progress_bar()      # a log has no use for it
         try:
             self._predictor = Predictor.from_pretrained(
@@ -126,15 +132,25 @@ class DepthNode(LifecycleNode):
                 max_image_tokens=self.value('max_image_tokens'),
                 quantise=self.value('quantise'))
         except Exception as error:  # files, hub, device: each text says its own
-            self.get_logger().error(
+            return self._failed(
                 f'the model {name!r} cannot be loaded: {type(error).__name__}: {error}. Set the '
                 "parameter model to 'nano' (embedded), a checkpoint folder or a hub id, and "
                 'device to one that is there; then configure again')
-            return FAILURE
         self.get_logger().info(
             f'model {name!r} on {self._predictor.device}, loaded in '
             f'{time.monotonic() - start_s:.1f} s')
+        weights = sum(weight.numel() for weight in self._predictor.model.parameters())
+        if self._predictor.device.type == 'cpu' and weights > CPU_WEIGHTS:
+            self.get_logger().warning(
+                f'{weights / 1e9:.1f} billion weights on a CPU: an image may take minutes, longer '
+                "than hang_timeout; take a GPU, or the model 'nano'")
         return SUCCESS
+
+    def _failed(self, text: str) -> TransitionCallbackReturn:
+        """Log and keep why the node cannot be configured."""
+        self.fault = text
+        self.get_logger().error(text)
+        return FAILURE
 
     @transition
     def on_activate(self, state) -> TransitionCallbackReturn:
@@ -170,6 +186,7 @@ class DepthNode(LifecycleNode):
         """Disconnect and free everything, so that the node can be configured again."""
         self._disconnect()
         self._free()
+        self.fault = self.fault or 'a transition failed, see the log'
         self.get_logger().error('back to unconfigured after an error; configure again')
         return SUCCESS
 
@@ -226,6 +243,7 @@ class DepthNode(LifecycleNode):
         stream = self.stream
         if self.state == 'active' and stream is not None and stream.hangs():
             self._hangs = True
+            self.fault = 'the model did not come back (hang_timeout)'
             self.trigger_deactivate()
 
     def _on_stop(self) -> None:

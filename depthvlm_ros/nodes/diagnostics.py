@@ -120,6 +120,26 @@ def status_of(statistics: Statistics, name: str, hardware_id: str,
     return status
 
 
+def depth_names(cameras: list[str]) -> list[str]:
+    """Return what the cameras' statuses are called, beneath the node's name."""
+    return [f'depth {camera}' if len(cameras) > 1 else 'depth' for camera in cameras or ['']]
+
+
+def status_of_state(name: str, node) -> DiagnosticStatus:
+    """
+    Return the status of a depth node that is not active: ERROR with what broke it, else WARN.
+
+    :param name: of the status.
+    :param node: of it are read state, inactive_reason, fault and the parameters model and device.
+    """
+    level = DiagnosticStatus.ERROR if node.fault else DiagnosticStatus.WARN
+    message = '; '.join(filter(None, (node.fault, node.inactive_reason)))
+    values = {'state': node.state, 'model': node.value('model'), 'last_error': node.fault}
+    return DiagnosticStatus(
+        level=level, name=name, message=message, hardware_id=node.value('device'),
+        values=[KeyValue(key=key, value=value) for key, value in values.items()])
+
+
 def diagnostic_array(statuses: list[DiagnosticStatus], stamp) -> DiagnosticArray:
     """Return the message of these statuses."""
     array = DiagnosticArray(status=statuses)

@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 import subprocess
 import sys
+import sysconfig
 
 from depthvlm_ros.nodes.findings import fail, Finding, ok, warn
 
@@ -28,7 +29,9 @@ OPTIONAL = {
     'ros2cli': 'there is no ros2 command: README shows the same through Python',
     'rosbag2_py': 'nothing records or plays bags here',
 }
-PIP = f'"{sys.executable}" -m pip install'
+VENV_INSTALL = (
+    'pip may install nothing into this Python: activate the virtual environment that has it, or '
+    'python3 -m venv --system-site-packages torch_venv && torch_venv/bin/python -m pip install')
 TRY_S = 120.0
 CONVERSION = (
     'import numpy; from std_msgs.msg import Header; '
@@ -48,18 +51,27 @@ def check_python() -> Iterator[Finding]:
         yield fail(what, f'use Python {least[0]}.{least[1]} to {most[0]}.{most[1]}')
 
 
+def pip_install() -> str:
+    """Return what installs, a package's name behind it, for this interpreter (PEP 668)."""
+    marker = Path(sysconfig.get_path('stdlib')) / 'EXTERNALLY-MANAGED'
+    if sys.prefix == sys.base_prefix and marker.exists():
+        return VENV_INSTALL
+    return f'"{sys.executable}" -m pip install'
+
+
 def check_packages() -> Iterator[Finding]:
     """Check the versions of what rosdep has no key for."""
+    install = pip_install()
     for name, wanted in PACKAGES.items():
         least, _, limit = wanted.removeprefix('>=').partition(',<')
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield fail(f'{name} is not installed', f'{PIP} "{name}{wanted}"')
+            yield fail(f'{name} is not installed', f'{install} "{name}{wanted}"')
             continue
         numbers = _numbers(version)
         if numbers < _numbers(least) or limit and numbers >= _numbers(limit):
-            yield fail(f'{name} {version}', f'wanted {wanted}: {PIP} "{name}{wanted}"')
+            yield fail(f'{name} {version}', f'wanted {wanted}: {install} "{name}{wanted}"')
         else:
             yield ok(f'{name} {version}')
 
@@ -135,7 +147,7 @@ def check_device(device: str) -> Iterator[Finding]:
         yield fail(str(error), "set the node's parameter device")
         return
     except (ImportError, OSError) as error:
-        yield fail(f'torch does not load: {error}', f'{PIP} --force-reinstall torch')
+        yield fail(f'torch does not load: {error}', f'{pip_install()} --force-reinstall torch')
         return
     if place.type == 'cuda':
         try:
@@ -170,7 +182,8 @@ def check_model(name: str, revision: str | None) -> Iterator[Finding]:
     try:
         from depthvlm_ros.model import checkpoint
     except ImportError as error:
-        yield fail(f'the model code does not load: {error}', f'{PIP} -r requirements.txt')
+        yield fail(f'the model code does not load: {error}',
+                   f'{pip_install()} -r requirements.txt')
         return
     folder = _folder_of(name, revision)
     if folder is None:

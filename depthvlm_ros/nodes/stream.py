@@ -4,12 +4,10 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.msg import SpatialAnswer
 from depthvlm_ros.nodes.clouds import Clouds
-from depthvlm_ros.nodes.diagnostics import diagnostic_array, status_of
+from depthvlm_ros.nodes.diagnostics import depth_names, status_of
 from depthvlm_ros.nodes.lane import Lane
 from depthvlm_ros.nodes.looking import look_together, Seen
 from depthvlm_ros.nodes.memory import device_memory_mb, memory_mb
@@ -17,12 +15,11 @@ from depthvlm_ros.nodes.outputs import advertise
 from depthvlm_ros.nodes.queries import REQUESTS
 from depthvlm_ros.nodes.transforms import Transforms
 from depthvlm_ros.nodes.worker import Frame, Worker
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidHandle
 
-DIAGNOSTICS_S = 1.0
+WATCH_S = 1.0
 
 
 class Stream:
@@ -42,8 +39,6 @@ class Stream:
         names = node.value('cameras')
         self.answers = advertise(node, SpatialAnswer, '~/answers', self._on_mismatch,
                                  depth=REQUESTS.depth)
-        self._diagnostics = advertise(node, DiagnosticArray, '/diagnostics', self._on_mismatch,
-                                      depth=10)
         self.transforms = Transforms(node, node.value('question_timeout'))
         self.worker = Worker(self._look, self._begin, self._deliver,
                              node.value('max_questions'), thread, len(names))
@@ -59,7 +54,7 @@ class Stream:
             self.close()
             raise
         self._timer = node.create_timer(
-            DIAGNOSTICS_S, self._on_diagnostics, callback_group=MutuallyExclusiveCallbackGroup(),
+            WATCH_S, self._watch, callback_group=MutuallyExclusiveCallbackGroup(),
             clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     @property
@@ -91,8 +86,7 @@ class Stream:
         """Withdraw the publishers, after stop."""
         for lane in self.lanes.values():
             lane.close()
-        for publisher in (self.answers, self._diagnostics):
-            self._node.destroy_publisher(publisher)
+        self._node.destroy_publisher(self.answers)
         self.transforms.close()
 
     def enable(self, enabled: bool) -> None:
@@ -173,23 +167,23 @@ class Stream:
             self.worker.fail_questions(TimeoutError(text))
             self._on_hang()
 
-    def _on_diagnostics(self) -> None:
-        self._watch()
-        statuses = [self._status(lane) for lane in self.lanes.values()]
-        with contextlib.suppress(InvalidHandle):    # the node was deactivated meanwhile
-            self._diagnostics.publish(
-                diagnostic_array(statuses, self._node.get_clock().now().to_msg()))
+    def statuses(self, node_name: str) -> list[DiagnosticStatus]:
+        """
+        Return each camera's status.
 
-    def _status(self, lane: Lane):
-        """Return a camera's diagnostic_msgs/DiagnosticStatus."""
+        :param node_name: goes before what the camera's is called.
+        """
+        return [self._status(lane, f'{node_name}: {depth}')
+                for lane, depth in zip(self.lanes.values(), depth_names(list(self.lanes)))]
+
+    def _status(self, lane: Lane, name: str) -> DiagnosticStatus:
         device, reason = self._device, lane.inputs.reason
         if reason:
             lane.statistics.calibration = reason
-        node = self._node.get_fully_qualified_name().lstrip('/')
-        of_camera = f' {lane.name}' if len(self.lanes) > 1 else ''
         return status_of(
-            lane.statistics, f'{node}: depth{of_camera}', str(device),
-            {'dropped': self.worker.dropped[lane], 'open_questions': self.worker.open_questions,
-             'enabled': lane.enabled, 'model': self._predictor.name, 'device': device,
+            lane.statistics, name, str(device),
+            {'state': self._node.state, 'dropped': self.worker.dropped[lane],
+             'open_questions': self.worker.open_questions, 'enabled': lane.enabled,
+             'model': self._predictor.name, 'device': device,
              'device_memory_mb': device_memory_mb(device), 'memory_mb': memory_mb(),
              'max_image_tokens': self._predictor.max_image_tokens})

@@ -116,6 +116,8 @@ def active(make_depth_node, make_robot):
         node.trigger_configure()
         node.trigger_activate()
         assert robot.until(robot.connected)
+        for kept in robot.got.values():     # of before it was active
+            kept.clear()
         return node, robot
     return make
 

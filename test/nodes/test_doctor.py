@@ -86,6 +86,17 @@ def test_packages_that_lack_or_are_too_old_or_new_are_named(monkeypatch):
     assert 'no_such_package is not installed' in lacking.what
 
 
+def test_a_python_that_pip_may_not_install_into_is_not_sent_to_pip(tmp_path, monkeypatch):
+    monkeypatch.setattr(installation, 'PACKAGES', {'no_such_package': '>=1.0'})
+    assert the_only(installation.check_packages()).advice.startswith(f'"{sys.executable}" -m pip')
+    (tmp_path / 'EXTERNALLY-MANAGED').touch()
+    monkeypatch.setattr(installation.sysconfig, 'get_path', lambda name: str(tmp_path))
+    monkeypatch.setattr(sys, 'prefix', sys.base_prefix)
+    advice = the_only(installation.check_packages()).advice
+    assert 'virtual environment' in advice
+    assert advice.endswith('pip install "no_such_package>=1.0"')
+
+
 def test_the_packages_are_those_of_the_requirements():
     lines = (Path(__file__).parents[2] / 'requirements.txt').read_text().splitlines()
     wanted = dict(re.match(r'(\w+)(.*)', line).groups()

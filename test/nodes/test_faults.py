@@ -88,6 +88,11 @@ def test_a_model_that_hangs_ends_unconfigured_and_can_be_configured_again(active
         assert 'hang_timeout' in response.message
         assert robot.until(lambda: node.state == 'unconfigured')
         assert robot.ask().status == STATUS.INACTIVE
+        robot.got['/diagnostics'].clear()
+        assert robot.until(lambda: robot.got['/diagnostics'])
+        status = robot.got['/diagnostics'][-1].status[0]
+        assert status.level == DiagnosticStatus.ERROR
+        assert 'did not come back' in status.message
         assert 'the model hangs' in capfd.readouterr().err
         assert node.trigger_configure().name == 'SUCCESS'
         assert node.trigger_activate().name == 'SUCCESS'

@@ -9,6 +9,7 @@ from builtin_interfaces.msg import Time
 from depthvlm_ros.action import AnswerQuery
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
@@ -59,6 +60,33 @@ def test_a_full_round_twice_through_the_lifecycle_services(make_depth_node, make
         assert node._predictor is None
     assert change(robot, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
     assert state_of(robot) == 'finalized'
+
+
+def test_diagnostics_tell_of_a_node_that_is_not_active(
+        make_depth_node, make_robot, checkpoint, tmp_path):
+    node, robot = make_depth_node(model=str(tmp_path)), make_robot()
+    robot.subscribe(DiagnosticArray, '/diagnostics')
+
+    def told():
+        robot.got['/diagnostics'].clear()
+        assert robot.until(lambda: robot.got['/diagnostics'])
+        status = robot.got['/diagnostics'][-1].status[0]
+        values = {pair.key: pair.value for pair in status.values}
+        assert status.name == 'depthvlm: depth'
+        return status.level, values['state'], status.message
+
+    level, state, message = told()
+    assert (level, state) == (DiagnosticStatus.WARN, 'unconfigured')
+    assert 'configure and activate it' in message
+    assert node.trigger_configure().name == 'FAILURE'
+    level, state, message = told()
+    assert (level, state) == (DiagnosticStatus.ERROR, 'unconfigured')
+    assert 'config.json' in message
+    node.set_parameters([Parameter('model', value=str(checkpoint))])
+    assert node.trigger_configure().name == 'SUCCESS'
+    assert told()[:2] == (DiagnosticStatus.WARN, 'inactive')
+    assert node.trigger_activate().name == 'SUCCESS'
+    assert told()[1] == 'active'
 
 
 def test_shutdown_of_an_active_node_frees_everything(make_depth_node):
