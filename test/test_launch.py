@@ -57,20 +57,38 @@ def start(name, *arguments, **options):
 
 def started(tmp_path, **arguments):
     """Return the command lines that depth.launch.py starts; `echo` stands in for the programs."""
-    ros2 = tmp_path / 'ros2'
-    ros2.write_text('#!/bin/sh\nexec echo ros2 "$@"\n')
-    ros2.chmod(0o755)
+    programs = tmp_path / 'ros2', tmp_path / 'lib' / 'rviz2' / 'rviz2'
+    for program in programs:
+        echoing(program)
+    packages = tmp_path / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    packages.mkdir(parents=True, exist_ok=True)
+    (packages / 'rviz2').touch()
     arguments = {'python': '/bin/echo'} | arguments
     process = start('depth.launch.py', *(f'{k}:={v}' for k, v in arguments.items()),
                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                    env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}'})
+                    env=os.environ | {
+                        'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+                        'AMENT_PREFIX_PATH': f'{tmp_path}:{os.environ["AMENT_PREFIX_PATH"]}'})
     try:
         output = process.communicate(timeout=PATIENCE_S)[0]
     finally:
         process.kill()
-    lines = re.findall(r'^\[(?:echo|ros2)-\d+\] (.*)$', output, re.MULTILINE)
+    lines = re.findall(r'^\[echo-\d+\] (.*)$', output, re.MULTILINE)
+    lines += [said.read_text() for said in map(said_by, programs) if said.exists()]
     assert lines, output
     return {Path(line.split()[0]).name: shlex.split(line) for line in lines}
+
+
+def echoing(path):
+    """Make a program that writes down how it was started."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\necho {path.name} "$@" > {said_by(path)}\n')
+    path.chmod(0o755)
+    said_by(path).unlink(missing_ok=True)
+
+
+def said_by(program):
+    return program.with_suffix('.said')
 
 
 def parameters_of(command):
@@ -195,6 +213,19 @@ def test_recording_takes_the_outputs_of_this_node(tmp_path, namespace, prefix):
     assert re.search(pattern, '/diagnostics')
     assert not re.search(pattern, f'{prefix}/image')
     assert not re.search(pattern, f'/other{prefix}/depthvlm/depth/image')
+
+
+def test_rviz_shows_this_camera_and_this_node(tmp_path):
+    needs_the_installed_package()
+    rviz = started(tmp_path, rviz='true', image_topic='/cam/image_raw', namespace='robot',
+                   fixed_frame='map', use_sim_time='true')['rviz2']
+    assert rviz[rviz.index('-f') + 1] == 'map'
+    assert Path(rviz[rviz.index('-d') + 1]).name == 'depth.rviz'
+    assert {'/image:=/cam/image_raw',
+            '/depthvlm/depth/points:=/robot/depthvlm/depth/points'} <= set(remaps_of(rviz))
+    assert parameters_of(rviz)['use_sim_time'] is True
+    (tmp_path / 'again').mkdir()
+    assert '-f' not in started(tmp_path / 'again', rviz='true')['rviz2']
 
 
 @pytest.mark.parametrize('name', ['rviz', 'autostart', 'use_sim_time'])
