@@ -73,7 +73,7 @@ class Dataset:
     canonical_edge_px: int | None = None
 
 
-# By a word in the annotations' path, looked for in this order.
+# By a word in the name of the annotations' file or of a folder, looked for in this order.
 DATASETS = {
     'argoverse': Dataset('Argoverse2', 0.05, 120.0),
     'waymo': Dataset('Waymo', 0.05, 70.0),
@@ -92,12 +92,12 @@ DATASETS = {
 
 def dataset_of(path):
     """
-    Return the dataset that an annotation file's name tells, or else its folders' names.
+    Return the dataset that an annotation file's name tells, or else the nearest folder's.
 
     A file that names none is a dataset of its own, without a depth range.
     """
     path = Path(path)
-    for text in (path.name.lower(), str(path).lower()):
+    for text in (part.lower() for part in reversed(path.parts)):
         for word, dataset in DATASETS.items():
             if word in text:
                 return dataset
@@ -245,10 +245,16 @@ def parse_points(fields, where):
     if fields.get('pixel_coords') is None or fields.get('depth') is None:
         return None, None
     try:
-        points = np.array(fields['pixel_coords'], np.int64).reshape(-1, 2)
+        stated = np.array(fields['pixel_coords'], np.float64).reshape(-1, 2)
+        if not np.isfinite(stated).all():
+            raise ValueError('one is not finite')
+        points = stated.astype(np.int64)
         depth_m = np.array(fields['depth'], np.float32)
     except (TypeError, ValueError, OverflowError) as e:
         raise ValueError(f'{where}: pixel_coords or depth holds no numbers ({e})') from e
+    if not np.array_equal(stated, points):
+        raise ValueError(f'{where}: pixel_coords are {stated[(stated != points).any(1)][0]}, '
+                         'wanted whole numbers')
     if depth_m.shape != points.shape[:1]:
         raise ValueError(f'{where}: depth has {depth_m.size} values, pixel_coords {len(points)} '
                          'points; wanted as many')
@@ -267,7 +273,10 @@ def read_annotations(path):
     text = path.read_text(encoding='utf-8')
     dataset = dataset_of(path)
     if text.lstrip().startswith('['):
-        numbered = enumerate(json.loads(text))
+        try:
+            numbered = enumerate(json.loads(text))
+        except ValueError as e:
+            raise ValueError(f'{path.name}: not readable as JSON ({e})') from e
     else:
         numbered = enumerate_json_lines(text, path.name)
     return [parse_record(fields, dataset, path.name, line) for line, fields in numbered]

@@ -11,11 +11,10 @@ a line of JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 
-from depthvlm_ros.benchmark.results import provenance
+from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.model.batching import look_batch
@@ -31,6 +30,7 @@ def time_ways(predictor, count: int, repeats: int) -> tuple[list[float], list[fl
     """
     Look at as many images together and apart, in turns.
 
+    :raises RuntimeError: where they cannot go together, for lack of memory.
     :return: (seconds of each pass together, seconds of each round apart, the largest relative
         difference between their depths).
     """
@@ -54,6 +54,8 @@ def time_ways(predictor, count: int, repeats: int) -> tuple[list[float], list[fl
                 apart_m = np.stack([view.depth_m for view in views])
             else:
                 together_m = np.stack([view.depth_m for view in views])
+    if not predictor.batches:
+        raise RuntimeError(f'{count} images do not go through the model together, see the log')
     off = float(np.nanmax(np.abs(together_m - apart_m) / apart_m))
     return spent[together], spent[apart], off
 
@@ -77,13 +79,17 @@ def main(args: list[str] | None = None) -> int:
     print('cameras   together   apart (images/s)   ratio   depth differs by')
     rows = []
     for count in options.counts:
-        together_s, apart_s, off = time_ways(predictor, count, options.repeats)
+        try:
+            together_s, apart_s, off = time_ways(predictor, count, options.repeats)
+        except RuntimeError as error:
+            sys.stderr.write(f'{error}\n')
+            return 1
         hz = [count / float(np.median(spent)) for spent in (together_s, apart_s)]
         rows.append({'cameras': count, 'together_hz': hz[0], 'apart_hz': hz[1],
                      'ratio': hz[0] / hz[1], 'largest_difference': off})
         print(f'{count:7d} {hz[0]:10.1f} {hz[1]:7.1f} {hz[0] / hz[1]:20.2f} {off:14.1e}')
-    print(json.dumps({'model': options.model, 'size': [CAMERA.width, CAMERA.height],
-                      'rows': rows, **provenance(predictor.device)}))
+    print(json_line({'model': options.model, 'size': [CAMERA.width, CAMERA.height],
+                     'rows': rows, **provenance(predictor.device)}))
     return 0
 
 

@@ -10,7 +10,7 @@ images among several GPUs. Docs: docs/benchmark.md.
 
 import argparse
 from datetime import timedelta
-import json
+import hashlib
 import os
 from pathlib import Path
 import sys
@@ -18,14 +18,9 @@ import time
 
 import cv2
 from depthvlm_ros.benchmark.annotations import EUCLIDEAN, read_annotations, Record, RecordError
+from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.readers import CorrectReader, FIGURES, PROTOCOLS, ReleasedReader
-from depthvlm_ros.benchmark.results import (
-    key_of,
-    print_table,
-    provenance,
-    Results,
-    summarise,
-)
+from depthvlm_ros.benchmark.results import key_of, print_table, Results, summarise
 from depthvlm_ros.options import at_least
 import torch
 from torch.utils.data import DataLoader
@@ -125,6 +120,11 @@ def read_jobs(annotations, rgb_roots, depth_roots, limit=0, euclidean=()):
     return jobs
 
 
+def sha256_of(path):
+    """Return what tells a file's content from all others'."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def as_euclidean(record, names):
     """Return the record with Euclidean depth if its dataset is named."""
     if record.dataset.name not in names:
@@ -218,13 +218,17 @@ def run(options):
                      options.depth_root or options.rgb_root, options.limit,
                      options.euclidean)
     reader = (ReleasedReader if options.as_released else CorrectReader)(options.protocol)
+    device = resolve_device(options.device if state.device is None else state.device)
     settings = {'model': options.model, 'weights': digest_of(options.model),
                 'protocol': options.protocol, 'reader': reader.name,
-                'euclidean': sorted(options.euclidean)}
+                'euclidean': sorted(options.euclidean), 'device_type': device.type,
+                'annotations': [sha256_of(path) for path in options.annotations],
+                'roots': [str(Path(root).resolve()) for roots in (
+                    options.rgb_root, options.depth_root or options.rgb_root) for root in roots]}
     results = Results(options.out, settings, state.process_index, options.resume)
     state.wait_for_everyone()
-    device = str(resolve_device(options.device if state.device is None else state.device))
-    predictor = load_predictor(options.model, device)
+    predictor = load_predictor(options.model, str(device))
+    origin = provenance(device)     # before the work, lest it be lost to a fault here
     began = time.perf_counter()
     measure(predictor, reader, jobs[state.process_index::state.num_processes], results,
             options.workers, state.is_main_process)
@@ -235,7 +239,7 @@ def run(options):
         results.read_all()
     names = ('delta1',) if options.as_released else FIGURES
     return {**settings, **summarise(results.of([job[0] for job in jobs]), names),
-            'seconds': round(time.perf_counter() - began, 1), **provenance(device)}
+            'seconds': round(time.perf_counter() - began, 1), **origin}
 
 
 def main(args=None):
@@ -251,7 +255,7 @@ def main(args=None):
     names = list(summary['average'])
     print(f"{summary['model']}, {summary['protocol']}, {summary['reader']}")
     print_table(summary, names)
-    line = json.dumps(summary)
+    line = json_line(summary)
     if options.out:
         Path(f'{options.out}.summary.json').write_text(line + '\n', encoding='utf-8')
     print(line)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from contextlib import contextmanager
-import json
 from pathlib import Path
 import sys
 import time
@@ -20,9 +19,9 @@ import time
 import cv2
 from depthvlm_ros.benchmark.ceilings import bytes_of, count_flops, measure_ceilings, synchronise
 from depthvlm_ros.benchmark.one_prefill import generate, room_questions
+from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.published import predictor_of
 from depthvlm_ros.benchmark.released import released_look
-from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.options import at_least
 import numpy as np
@@ -284,7 +283,7 @@ def main(args=None):
               **provenance(predictor.device)}
     result |= measure(predictor, options)
     print_table(result)
-    line = json.dumps(result)
+    line = json_line(result)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(line + '\n', encoding='utf-8')

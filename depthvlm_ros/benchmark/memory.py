@@ -19,13 +19,13 @@ import sys
 import tempfile
 import weakref
 
+from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.published import (
     build,
     predictor_of,
     PUBLISHED,
     published_config,
 )
-from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import checkpoint
 from depthvlm_ros.model.engine import to_camera
@@ -340,7 +340,7 @@ def main(args=None):
     result = {**provenance(device), 'reserve_gib': RESERVE_GIB, 'needs': needs,
               'measured': measured}
     print_table(result)
-    print(json.dumps(result))
+    print(json_line(result))
     return 0
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForDepthEstimation
 
+NANO = 'nano'       # the DepthVLM of a name without a source
 CONSTANT_M = 2.0  # the baseline in the paper's table of vision-language models
 
 
@@ -88,7 +89,7 @@ class DepthVLMDepth:
     @classmethod
     def load(cls, source, device='auto'):
         """Load 'nano', a folder or a hub id."""
-        return cls(Predictor.from_pretrained(source or 'nano', device=device))
+        return cls(Predictor.from_pretrained(source or NANO, device=device))
 
     def depth(self, rgb, intrinsics):
         """Return the depth of one look."""
@@ -163,17 +164,22 @@ def load_predictor(name, device='auto'):
         'package.module.Class:SOURCE', or a DepthVLM: 'nano', a folder or a hub id.
     :raises ValueError: no such kind, or a source that cannot be used.
     """
-    kind, _, source = name.partition(':')
+    kind, source = kind_and_source(name)
+    return kind.load(source, device)
+
+
+def kind_and_source(name):
+    """
+    Return the class that a predictor's name stands for, and what that one is to load.
+
+    :raises ValueError: no such kind.
+    """
+    kind, colon, source = name.partition(':')
     if kind in KINDS:
-        return KINDS[kind].load(source, device)
-    if is_depthvlm(name):
-        return DepthVLMDepth.load(name, device)
-    return imported_class(kind).load(source, device)
-
-
-def is_depthvlm(name):
-    """Tell whether a predictor's name is that of a DepthVLM."""
-    return name.partition(':')[0] not in KINDS and (':' not in name or Path(name).is_dir())
+        return KINDS[kind], source
+    if not colon or Path(name).is_dir():
+        return DepthVLMDepth, name
+    return imported_class(kind), source
 
 
 def digest_of(name):
@@ -182,11 +188,12 @@ def digest_of(name):
 
     :param name: as load_predictor takes it.
     :return: SHA-256 of its configuration and weights; None of any other predictor.
-    :raises ValueError: no such checkpoint.
+    :raises ValueError: no such kind, or checkpoint.
     """
-    if not is_depthvlm(name):
+    kind, source = kind_and_source(name)
+    if kind is not DepthVLMDepth:
         return None
-    folder = locate(name)
+    folder = locate(source or NANO)
     read_config(folder)     # for its error where there is none
     digest = hashlib.sha256((folder / 'config.json').read_bytes())
     for path in shard_files(folder):

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import re
 import sys
 import time
 
 from depthvlm_ros.benchmark.metrics import depth_metrics
+from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.published import predictor_of
-from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Decoding, View
 from depthvlm_ros.synthetic import Scene
@@ -305,7 +304,7 @@ def main(args=None):
               'threads': torch.get_num_threads(), **provenance(predictor.device),
               **measure_protocols(predictor, options.pixels, options.rooms, *options.grid)}
     print_table(result)
-    print(json.dumps(result))
+    print(json_line(result))
     return 0
 
 

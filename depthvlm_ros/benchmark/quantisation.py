@@ -10,13 +10,12 @@ line of JSON. Needs torchao.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 
 from depthvlm_ros.benchmark.metrics import depth_metrics
+from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.published import predictor_of
-from depthvlm_ros.benchmark.results import provenance
 from depthvlm_ros.model.quantisation import (
     KINDS,
     packed_bytes,
@@ -26,6 +25,7 @@ from depthvlm_ros.model.quantisation import (
 )
 from depthvlm_ros.options import at_least
 from depthvlm_ros.synthetic import draw_camera, Scene
+from depthvlm_ros.synthetic.walk import PERIOD_S
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -41,7 +41,7 @@ def draw_rooms(rooms, first_seed=0):
     for seed in range(first_seed, first_seed + rooms):
         camera = draw_camera(rng, WIDTH_PX)
         scene = Scene.random(seed)
-        drawn.append((scene.render(camera, scene.pose_at(rng.uniform(0, 20))), camera))
+        drawn.append((scene.render(camera, scene.pose_at(rng.uniform(0, PERIOD_S))), camera))
     return drawn
 
 
@@ -131,7 +131,7 @@ def main(args=None):
         return 1
     result = {'model': options.model, 'rooms': options.rooms, **where, 'weights': figures}
     print_table(result)
-    print(json.dumps(result))
+    print(json_line(result))
     return 0
 
 

@@ -17,7 +17,7 @@ import subprocess
 import sys
 
 from depthvlm_ros.benchmark.one_prefill import measure_one_prefill
-from depthvlm_ros.benchmark.results import provenance
+from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.options import at_least, up_to
 import torch
@@ -136,7 +136,7 @@ def main(args=None):
         failure = str(error)
         result |= {**dict.fromkeys(STREAM_KEYS), 'stream': f'failed: {failure}'}
     print_table(result)
-    print(json.dumps(result))
+    print(json_line(result))
     return 1 if failure else 0
 
 

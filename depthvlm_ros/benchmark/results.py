@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections import Counter
 import json
 from pathlib import Path
-import platform
-import subprocess
 
 import numpy as np
+
+BEGUN = b'{"settings": '     # how a file of results begins
 
 
 def key_of(record):
@@ -54,7 +54,7 @@ class Results:
         """Read what all processes have written."""
         for path in self.files():
             lines = whole_lines(path)
-            if lines and not resume:
+            if len(lines) > 1 and not resume:
                 raise ValueError(f'{path}: holds results already; wanted another --out, or none '
                                  'there, or --resume')
             if lines and lines[0].get('settings') != self.settings:
@@ -67,6 +67,9 @@ class Results:
         """Open the own file: cut off a half-written last line, or write the settings."""
         self.own.parent.mkdir(parents=True, exist_ok=True)
         content = self.own.read_bytes() if self.own.is_file() else b''
+        if content and b'\n' not in content and not BEGUN.startswith(content[:len(BEGUN)]):
+            raise ValueError(f'{self.own}: holds something else than results, wanted another '
+                             '--out')
         with open(self.own, 'r+b' if content else 'wb') as file:
             file.truncate(content.rfind(b'\n') + 1)
         if b'\n' not in content:
@@ -117,7 +120,12 @@ def rank_path(path, rank):
 def whole_lines(path):
     """Read the JSON lines of a file, without a last one that was not written to its end."""
     text = path.read_text(encoding='utf-8')
-    return [json.loads(line) for line in text[:text.rfind('\n') + 1].splitlines() if line.strip()]
+    lines = text[:text.rfind('\n') + 1].split('\n')
+    try:
+        return [json.loads(line) for line in lines if line.strip()]
+    except ValueError as e:
+        raise ValueError(f'{path}: holds lines that are no results ({e}), wanted another '
+                         '--out') from e
 
 
 def summarise(entries, names):
@@ -163,19 +171,3 @@ def print_table(summary, names):
         if values.get('without_truth'):
             skipped += f'  ({values["without_truth"]} without truth scored 0)'
         print(f'{row:{width}}', *figures, f'{values["images"]:8}', f' {skipped}')
-
-
-def provenance(device):
-    """
-    Return where and with what a result came about: commit, versions, hardware.
-
-    :param device: torch.device or its name; its 'gpu' is None unless it is one.
-    """
-    import torch
-    import transformers
-    git = subprocess.run(['git', '-C', str(Path(__file__).parent), 'rev-parse', 'HEAD'],
-                         capture_output=True, text=True, check=False)
-    gpu = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else None
-    return {'commit': git.stdout.strip() or None, 'device': str(device), 'gpu': gpu,
-            'cpu': platform.processor() or platform.machine(), 'python': platform.python_version(),
-            'torch': torch.__version__, 'transformers': transformers.__version__}

@@ -9,16 +9,16 @@ Prints a table and, last, one line of JSON.
 import argparse
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-import json
 import multiprocessing
 import time
 
 from depthvlm_ros.benchmark.metrics import depth_metrics
-from depthvlm_ros.benchmark.results import provenance
+from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.options import at_least
 from depthvlm_ros.synthetic import draw_camera, judge, Scene
+from depthvlm_ros.synthetic.walk import PERIOD_S
 from depthvlm_ros.synthetic.wording import KINDS
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ def measure_room(predictor, seed, width_px=(320, 640), per_kind=2, compute_dista
     rng = np.random.default_rng([DRAWS, seed])
     camera = draw_camera(rng, width_px)
     scene = Scene.random(seed)
-    frame = scene.render(camera, scene.pose_at(rng.uniform(0, 20)))
+    frame = scene.render(camera, scene.pose_at(rng.uniform(0, PERIOD_S)))
     view = predictor.look(frame.rgb, camera)
     answers = []
     for question, truth, kind in some_of_each(frame.questions(seed), per_kind, rng):
@@ -194,23 +194,27 @@ def main(args=None):
     parser.add_argument('--compute-distances', action='store_true',
                         help='measure where the model points, instead of taking its words')
     options = parser.parse_args(args)
+    if options.workers > 1 and options.device not in ('auto', 'cpu'):
+        parser.error(f'--workers is {options.workers}, which is for the CPU, and --device '
+                     f'{options.device}: wanted one or the other')
+    device = 'cpu' if options.workers > 1 else options.device
     seeds = range(options.first_seed, options.first_seed + options.rooms)
     try:
-        predictor = Predictor.from_pretrained(options.model, device=options.device)
+        predictor = Predictor.from_pretrained(options.model, device=device)
     except ValueError as e:
         parser.error(str(e))
     of_rooms = (measure_in_processes(options.model, options.workers, seeds,
                                      options.compute_distances)
                 if options.workers > 1 else None)
     result = {'model': options.model, 'rooms': options.rooms, 'first_seed': options.first_seed,
-              **provenance(predictor.device),
+              **provenance(predictor.device, predictor.model.dtype),
               'compute_distances': options.compute_distances,
               **(of_rooms or measure_rooms(predictor, options.rooms, options.first_seed,
                                            compute_distances=options.compute_distances)),
               'focal': measure_focal(predictor, options.focal_rooms, options.first_seed),
               'images_per_s': measure_speed(predictor)}
     print_table(result)
-    print(json.dumps(result))
+    print(json_line(result))
 
 
 if __name__ == '__main__':

@@ -9,14 +9,14 @@ image, question, answers (those that are accepted), and where known fx (px) and 
 
 import argparse
 from collections import Counter, defaultdict
-import json
 import math
 from pathlib import Path
 import re
 import sys
 
 from depthvlm_ros.benchmark.annotations import enumerate_json_lines, read_rgb, RecordError
-from depthvlm_ros.benchmark.results import mean, provenance
+from depthvlm_ros.benchmark.provenance import json_line, provenance
+from depthvlm_ros.benchmark.results import mean
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.options import at_least
@@ -51,7 +51,7 @@ def read_questions(path):
     """
     Read an annotation file.
 
-    :return: list of dicts with image, question, answers, and maybe fx and kind.
+    :return: list of dicts with image, question, answers, and maybe fx, kind and exact_answers.
     :raises ValueError: a line that is no JSON, or lacks a field.
     """
     path = Path(path)
@@ -64,6 +64,9 @@ def read_questions(path):
                                  'image, question and a list of answers')
         if not fields['answers'] or not all(isinstance(a, str) for a in fields['answers']):
             raise ValueError(f'{where}: answers is {fields["answers"]!r}, wanted some strings')
+        lone = fields.get('exact_answers', [])
+        if not isinstance(lone, list) or not all(isinstance(a, str) for a in lone):
+            raise ValueError(f'{where}: exact_answers is {lone!r}, wanted a list of strings')
         kind, fx_px = fields.get('kind') or '', fields.get('fx')
         if not isinstance(kind, str) or kind == ALL:
             raise ValueError(f'{where}: kind is {kind!r}, wanted a word other than {ALL!r}')
@@ -98,7 +101,8 @@ def measure(predictor, asked, image_root, max_tokens=64):
             skipped[view.reason] += 1
             continue
         answer = predictor.ask(view, fields['question'], max_tokens).text
-        judged = is_exact(answer, fields['answers']), is_contained(answer, fields['answers'])
+        exact = is_exact(answer, [*fields['answers'], *fields.get('exact_answers', ())])
+        judged = exact, exact or is_contained(answer, fields['answers'])
         right[ALL].append(judged)
         if fields.get('kind'):
             right[fields['kind']].append(judged)
@@ -155,10 +159,10 @@ def main(args=None):
         return 2
     root = options.image_root or Path(options.annotations).parent
     result = {'model': options.model, 'annotations': str(options.annotations),
-              **measure(predictor, asked, root, options.max_tokens),
-              **provenance(predictor.device)}
+              **provenance(predictor.device, predictor.model.dtype),
+              **measure(predictor, asked, root, options.max_tokens)}
     print_table(result)
-    print(json.dumps(result))
+    print(json_line(result))
     return 0 if result['kinds'] else 1
 
 

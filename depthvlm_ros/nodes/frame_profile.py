@@ -111,7 +111,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--repeats', type=at_least(1), default=50)
     options = parser.parse_args(args)
     settle_malloc()     # as the node does
-    from depthvlm_ros.benchmark.results import provenance
+    from depthvlm_ros.benchmark.provenance import provenance
     from depthvlm_ros.model import CheckpointError, Predictor
     try:
         predictor = Predictor.from_pretrained(options.model, device=options.device)

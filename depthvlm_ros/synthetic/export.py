@@ -105,11 +105,18 @@ def vqa_of(frame, name, seed):
     Write a frame's questions that have short answers, with the answers that are accepted.
 
     :param seed: of what is asked, and in which words.
-    :return: list of dicts: image, fx (px), kind, question, answers.
+    :return: list of dicts: image, fx (px), kind, question, answers, and of which side a thing is
+        also exact_answers, the side alone, which may stand in a wrong answer.
     """
     return [{'image': f'rgb/{name}.png', 'fx': frame.intrinsics.fx, 'kind': kind,
-             'question': question, 'answers': accepted_answers(kind, answer)}
+             'question': question, 'answers': accepted_answers(kind, answer),
+             **({'exact_answers': [side_of(answer)]} if kind == 'side' else {})}
             for question, answer, kind in frame.questions(seed) if kind in VQA_KINDS]
+
+
+def side_of(answer):
+    """Return 'left' or 'right', as an answer about sides says."""
+    return 'left' if ' left ' in answer else 'right'
 
 
 def accepted_answers(kind, answer):
@@ -126,7 +133,11 @@ def accepted_answers(kind, answer):
         label = text.rpartition(' so the ')[2].removesuffix(' is closer')
         return [answer, f'the {label} is closer', f'{label} is nearer']
     if kind == 'side':
-        return [answer, 'left' if ' left ' in f' {text} ' else 'right']
+        side = side_of(answer)
+        other = {'left': 'right', 'right': 'left'}[side]
+        first, _, second = text.removeprefix('The ').partition(f' is {side} of the ')
+        return [answer, *(f'{place} the {label}' for label, word in (
+            (second, side), (first, other)) for place in (f'{word} of', f'{word} side of'))]
     if kind == 'what':
         return [answer, text.removeprefix('The ').partition(',')[0]]
     if kind == 'absent':
@@ -200,6 +211,9 @@ def main(args=None):
     except OSError as error:
         parser.error(str(error))
     print(f'{options.out}: annotations.jsonl, questions.jsonl, vqa.jsonl')
+    if options.split == 'held_out':
+        print('These rooms are for judging, benchmark.rooms asks about them too: train on those '
+              'of --split train')
 
 
 if __name__ == '__main__':

@@ -69,6 +69,6 @@ def _noise(shape: tuple[int, ...], sigma: float, key: bytes) -> np.ndarray:
     if size < _POOL:
         start = zlib.crc32(key) % (_POOL - size)
         pool = pool[start:start + size]
-    else:
-        pool = np.resize(pool, size)
+    else:   # more than there is: from a place of its own on, around and around
+        pool = np.resize(np.roll(pool, -(zlib.crc32(key) % _POOL)), size)
     return (pool * np.float32(sigma)).reshape(shape)

@@ -7,6 +7,7 @@ from depthvlm_ros.model.depth_head import Window
 from depthvlm_ros.model.preprocessing import plan_resize
 from depthvlm_ros.synthetic import draw_camera, Scene
 from depthvlm_ros.synthetic.vocabulary import SURFACES
+from depthvlm_ros.synthetic.walk import PERIOD_S
 from depthvlm_ros.training.gaze import Guide, NAMED_COLOURS, NAMED_KINDS
 from depthvlm_ros.training.samples import Sample
 import numpy as np
@@ -43,7 +44,7 @@ class Rooms:
         rng = np.random.default_rng([self.seed, 2, index])
         camera = self._camera(index, rng)
         scene = Scene.random(self.seed * 10**9 + index, split='train')
-        frame = scene.render(camera, scene.pose_at(rng.uniform(0, 20)))
+        frame = scene.render(camera, scene.pose_at(rng.uniform(0, PERIOD_S)))
         pixels, grid, plan = self.encoder.image(frame.rgb, camera)
         depth = cv2.resize(frame.depth_m, plan.final, interpolation=cv2.INTER_NEAREST_EXACT)
         asked = self._asked(rng, frame) if self.with_language else []

@@ -36,6 +36,8 @@ def test_the_released_names_tell_the_nine_datasets(file, name, min_m, max_m):
 def test_a_name_comes_before_its_folders():
     assert dataset_of('/data/waymo/ddad_val.jsonl').name == 'DDAD'
     assert dataset_of('/data/waymo/val.jsonl').name == 'Waymo'
+    assert dataset_of('/data/waymo/ddad/val.jsonl').name == 'DDAD'
+    assert dataset_of('/home/ddad-trials/sunrgbd/val.jsonl').name == 'SUN RGB-D'
     assert dataset_of('/data/rooms/annotations.jsonl').name == 'rooms'
     assert dataset_of('/data/rooms/annotations.jsonl').max_m == math.inf
 
@@ -81,6 +83,7 @@ def test_a_json_list_is_read_too(bench):
     ({'depth_path': ['a.png']}, r"depth_path is \['a.png'\], wanted text"),
     ({'pixel_coords': [[0, 0]], 'depth': [1, 2]}, '2 values, pixel_coords 1'),
     ({'pixel_coords': [[0, None]], 'depth': [1]}, 'pixel_coords or depth holds no numbers'),
+    ({'pixel_coords': [[0, 1.5]], 'depth': [1]}, r'\[0\.  1\.5\], wanted whole numbers'),
 ])
 def test_a_wrong_field_is_named_with_its_line(bench, change, told):
     good = bench.add('a', np.ones((2, 2)))

@@ -189,9 +189,20 @@ def test_results_of_another_run_are_not_mixed_in(rooms, run, tmp_path):
     assert code == 2
 
 
-def test_results_before_more_training_are_not_mixed_in(rooms, run, tiny_checkpoint, tmp_path):
+def test_results_of_other_annotations_are_not_mixed_in(bench, run, tmp_path):
+    path = bench.annotate('nyuv2.jsonl', bench.add('a', [[2.0]]))
+    options = '--protocol', 'dense', '--out', tmp_path / 'out.jsonl'
+    assert run(bench.root, *options, annotations=[path])[0] == 0
+    bench.annotate('nyuv2.jsonl', bench.add('b', [[3.0]]))
+    code, _, err = run(bench.root, *options, annotations=[path])
+    assert code == 2 and "'annotations'" in err and 'another --out' in err
+
+
+@pytest.mark.parametrize('kind', ['', 'depthvlm:'])
+def test_results_before_more_training_are_not_mixed_in(
+        rooms, run, tiny_checkpoint, tmp_path, kind):
     model = shutil.copytree(tiny_checkpoint, tmp_path / 'model')
-    options = '--model', model, '--limit', '1', '--out', tmp_path / 'out.jsonl'
+    options = '--model', f'{kind}{model}', '--limit', '1', '--out', tmp_path / 'out.jsonl'
     assert run(rooms, *options)[0] == run(rooms, *options)[0] == 0
     weights = load_file(model / 'model.safetensors')
     key = next(iter(weights))

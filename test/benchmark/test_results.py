@@ -42,6 +42,20 @@ def test_results_there_are_refused_where_told(tmp_path):
         Results(tmp_path / 'out.jsonl', {}, resume=False)
 
 
+def test_a_file_without_results_is_no_reason_to_refuse(tmp_path):
+    Results(tmp_path / 'out.jsonl', {})     # as another process has just begun it
+    Results(tmp_path / 'out.jsonl', {}, rank=1, resume=False).add(record(0), figures(1.0))
+
+
+@pytest.mark.parametrize('content', ['{"a": 1}', '{"a": 1\n', 'words\n'])
+def test_a_file_of_something_else_is_left_alone(tmp_path, content):
+    path = tmp_path / 'out.jsonl'
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r'out\.jsonl: holds'):
+        Results(path, {})
+    assert path.read_text() == content
+
+
 def test_images_then_datasets_are_averaged(tmp_path, capsys):
     results = Results(None, {})
     records = [record(0), record(1), record(2), record(0, 'waymo.jsonl'), record(0, 'ddad.jsonl')]

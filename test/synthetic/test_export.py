@@ -94,6 +94,12 @@ def test_exact_answers_are_accepted_and_opposite_ones_not(exported):
                                      lambda m, a=a, b=b: b if m[1] == a else a, answer)
                     if kind in ('count', 'side') and swapped != answer:
                         assert not is_contained(swapped, accepted)
+                if kind == 'side':
+                    first, side, second = re.fullmatch(
+                        r'The (.+) is (left|right) of the (.+)\.', answer).groups()
+                    other = {'left': 'right', 'right': 'left'}[side]
+                    assert is_contained(f'The {second} is {other} of the {first}.', accepted)
+                    assert not is_contained(f'The {second} is {side} of the {first}.', accepted)
 
 
 def test_accepted_answers_by_hand():

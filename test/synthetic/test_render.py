@@ -8,6 +8,7 @@ import math
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.synthetic import Pose, Scene
 from depthvlm_ros.synthetic.room import pattern
+from depthvlm_ros.synthetic.sensor import Sensor
 from depthvlm_ros.synthetic.shapes import Ball, Box, Cone, Cylinder
 import numpy as np
 import pytest
@@ -252,6 +253,15 @@ def test_any_image_size_is_rendered(shape):
     frame = Scene.random(2).render(Intrinsics.centred(*shape, 500.0))
     assert frame.rgb.shape == (shape[1], shape[0], 3)
     assert frame.depth_m.shape == frame.object_ids.shape == (shape[1], shape[0])
+
+
+@pytest.mark.parametrize('shape', [(120, 160), (720, 1280)])
+def test_the_noise_of_two_images_differs_and_of_one_does_not(shape):
+    dark = np.zeros((3, *shape), np.float32)
+    sensor = Sensor(noise=9.0, vignetting=0.0, blur_px=0.5, gains=(1.0, 1.0, 1.0))
+    one, other, again = (sensor.develop(dark.copy(), key) for key in (b'a', b'b', b'a'))
+    assert (one != other).mean() > 0.3
+    np.testing.assert_array_equal(one, again)
 
 
 def test_a_camera_outside_the_room_is_refused():
