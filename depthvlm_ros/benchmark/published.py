@@ -9,6 +9,8 @@ of the released one to a few tokens; so nothing has to be fetched.
 
 from __future__ import annotations
 
+import copy
+
 from depthvlm_ros.model import checkpoint, DepthVLM, DepthVLMConfig, Predictor
 from depthvlm_ros.model.predictor import resolve_device, resolve_dtype
 import torch
@@ -68,7 +70,10 @@ def random_predictor(config, device='auto', dtype='auto', name='random'):
 
 
 def build(config, device, dtype):
-    """Build a DepthVLM on a device, as transformers initialises it."""
+    """Build a DepthVLM on a device, as transformers initialises it, whatever dtype config says."""
+    config = copy.deepcopy(config)
+    for part in (config, config.text_config, config.vision_config):
+        part.dtype = dtype      # of weights that were stored; its parts would be built in it
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -1,6 +1,7 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
+import copy
 import sys
 
 from depthvlm_ros.benchmark.published import build
@@ -31,6 +32,14 @@ def config():
 @pytest.fixture
 def meta(config):
     return build(config, 'meta', torch.float32)
+
+
+def test_a_model_is_built_in_what_is_asked_for_whatever_its_weights_are_stored_in(config):
+    stored = copy.deepcopy(config)
+    stored.dtype = stored.text_config.dtype = stored.vision_config.dtype = torch.float16
+    built = build(stored, 'meta', torch.float32)
+    assert {weight.dtype for weight in built.parameters()} == {torch.float32}
+    assert stored.text_config.dtype == torch.float16
 
 
 def quantised(model, kind):
