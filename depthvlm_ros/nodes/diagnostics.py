@@ -9,6 +9,7 @@ import math
 import threading
 import time
 
+from depthvlm_ros.nodes.memory import memory_mb
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 
@@ -129,15 +130,20 @@ def status_of_state(name: str, node) -> DiagnosticStatus:
     """
     Return the status of a depth node that is not active: ERROR with what broke it, else WARN.
 
+    Its keys are those of an active one.
+
     :param name: of the status.
-    :param node: of it are read state, inactive_reason, fault and the parameters model and device.
+    :param node: of it are read state, inactive_reason, fault and parameters.
     """
-    level = DiagnosticStatus.ERROR if node.fault else DiagnosticStatus.WARN
-    message = '; '.join(filter(None, (node.fault, node.inactive_reason)))
-    values = {'state': node.state, 'model': node.value('model'), 'last_error': node.fault}
-    return DiagnosticStatus(
-        level=level, name=name, message=message, hardware_id=node.value('device'),
-        values=[KeyValue(key=key, value=value) for key, value in values.items()])
+    device = node.value('device')
+    status = status_of(Statistics(), name, device, {
+        'last_error': node.fault, 'state': node.state, 'dropped': 0, 'open_questions': 0,
+        'enabled': False, 'model': node.value('model'), 'device': device,
+        'device_memory_mb': 0, 'memory_mb': memory_mb(),
+        'max_image_tokens': node.value('max_image_tokens')})
+    status.level = DiagnosticStatus.ERROR if node.fault else DiagnosticStatus.WARN
+    status.message = '; '.join(filter(None, (node.fault, node.inactive_reason)))
+    return status
 
 
 def diagnostic_array(statuses: list[DiagnosticStatus], stamp) -> DiagnosticArray:

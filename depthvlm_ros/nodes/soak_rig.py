@@ -190,7 +190,7 @@ class Robot(Node):
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             values = {pair.key: pair.value for pair in status.values}
-            if status.name.startswith('depthvlm: depth'):
+            if status.name.startswith('depthvlm: depth') and values['state'] == 'active':
                 with self._lock:
                     self._tally = {name: int(values[name]) for name in TALLY}
                     self._tallied_s = time.monotonic()

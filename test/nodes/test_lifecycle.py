@@ -66,6 +66,7 @@ def test_diagnostics_tell_of_a_node_that_is_not_active(
         make_depth_node, make_robot, checkpoint, tmp_path):
     node, robot = make_depth_node(model=str(tmp_path)), make_robot()
     robot.subscribe(DiagnosticArray, '/diagnostics')
+    keys = []
 
     def told():
         robot.got['/diagnostics'].clear()
@@ -73,6 +74,7 @@ def test_diagnostics_tell_of_a_node_that_is_not_active(
         status = robot.got['/diagnostics'][-1].status[0]
         values = {pair.key: pair.value for pair in status.values}
         assert status.name == 'depthvlm: depth'
+        keys.append(set(values))
         return status.level, values['state'], status.message
 
     level, state, message = told()
@@ -87,6 +89,7 @@ def test_diagnostics_tell_of_a_node_that_is_not_active(
     assert told()[:2] == (DiagnosticStatus.WARN, 'inactive')
     assert node.trigger_activate().name == 'SUCCESS'
     assert told()[1] == 'active'
+    assert keys[-1] == keys[0], 'they do not come and go with the state'
 
 
 def test_shutdown_of_an_active_node_frees_everything(make_depth_node):
