@@ -37,8 +37,8 @@ ERROR = TransitionCallbackReturn.ERROR
 STOP_S = 4.0                # ros2 launch sends SIGTERM 5 s after SIGINT
 DEACTIVATE_S = 20.0         # for a pass under way to end; a large model on a CPU takes long
 ANSWERS_S = 0.5             # to answer questions that were ended
-CPU_WEIGHTS = 1e9           # with more, a pass on a CPU takes minutes
 SEND_S = 0.1                # for the executor to send such answers off
+CPU_WEIGHTS = 1e9           # with more, a pass on a CPU takes minutes
 
 
 def transition(callback):
@@ -104,7 +104,8 @@ class DepthNode(LifecycleNode):
     @property
     def inactive_reason(self) -> str:
         """Say what to do while the node is not active."""
-        return f'the node is {self.state}, wanted active: configure and activate it'
+        todo = {'unconfigured': 'configure and activate it', 'inactive': 'activate it'}
+        return f'the node is {self.state}, wanted active: {todo.get(self.state, "wait for that")}'
 
     def value(self, name: str):
         """Return a parameter's value."""

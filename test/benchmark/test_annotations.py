@@ -218,3 +218,9 @@ def test_a_record_without_a_focal_length_has_no_camera(bench):
     assert record.canonical_size is None
     with pytest.raises(RecordError, match='original_fx'):
         record.camera(2, 2)
+
+
+def test_a_list_that_is_no_json_is_named(tmp_path):
+    (tmp_path / 'nyuv2.json').write_text('[{"image": ')
+    with pytest.raises(ValueError, match='nyuv2.json: not readable as JSON'):
+        read_annotations(tmp_path / 'nyuv2.json')

@@ -16,6 +16,18 @@ def test_the_last_line_has_a_row_for_each_number_of_cameras(capsys):
         assert row['largest_difference'] < 1e-3
 
 
+def test_images_that_do_not_go_together_are_no_figure(capsys, monkeypatch):
+    load = cameras.Predictor.from_pretrained
+
+    def load_alone(*args, **options):
+        predictor = load(*args, **options)
+        predictor.batches = False       # as after a pass that there was no memory for
+        return predictor
+    monkeypatch.setattr(cameras.Predictor, 'from_pretrained', load_alone)
+    assert cameras.main(['--device', 'cpu', '--counts', '2', '--repeats', '1']) == 1
+    assert '2 images do not go through the model together' in capsys.readouterr().err
+
+
 def test_a_model_that_is_not_there_is_said(capsys):
     assert cameras.main(['--model', '/nowhere']) == 1
     assert '/nowhere' in capsys.readouterr().err

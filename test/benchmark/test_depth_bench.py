@@ -189,10 +189,13 @@ def test_results_of_another_run_are_not_mixed_in(rooms, run, tmp_path):
     assert code == 2
 
 
-def test_results_of_other_annotations_are_not_mixed_in(bench, run, tmp_path):
+def test_results_of_other_annotations_and_roots_are_not_mixed_in(bench, run, tmp_path):
     path = bench.annotate('nyuv2.jsonl', bench.add('a', [[2.0]]))
     options = '--protocol', 'dense', '--out', tmp_path / 'out.jsonl'
     assert run(bench.root, *options, annotations=[path])[0] == 0
+    moved = shutil.copytree(bench.root, tmp_path / 'moved')
+    code, _, err = run(moved, *options, annotations=[path])
+    assert code == 2 and "'roots'" in err and 'another --out' in err
     bench.annotate('nyuv2.jsonl', bench.add('b', [[3.0]]))
     code, _, err = run(bench.root, *options, annotations=[path])
     assert code == 2 and "'annotations'" in err and 'another --out' in err

@@ -75,3 +75,9 @@ def test_the_last_line_is_json(tiny_checkpoint, capsys):
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {'delta1', 'abs_rel', 'answers', 'focal', 'images_per_s', 'model',
             'commit', 'torch', 'device'} <= set(result)
+
+
+def test_processes_on_the_cpu_and_a_gpu_do_not_go_together(capsys):
+    with pytest.raises(SystemExit, match='2'):
+        rooms.main(['--workers', '2', '--device', 'cuda'])
+    assert '--workers is 2, which is for the CPU, and --device cuda' in capsys.readouterr().err

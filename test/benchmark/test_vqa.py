@@ -4,9 +4,11 @@
 import json
 from types import SimpleNamespace
 
+import cv2
 from depthvlm_ros.benchmark import vqa
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.synthetic.export import export
+import numpy as np
 import pytest
 
 
@@ -84,6 +86,29 @@ def test_an_untrained_model_on_exported_rooms(tiny_checkpoint, tmp_path, capsys)
     assert result['kinds']['all']['asked'] == 3
     assert result['kinds']['all']['exact'] == 0.0
     assert 'contained' in out.splitlines()[1]
+
+
+def test_what_is_accepted_alone_is_not_accepted_within_a_wrong_answer(tmp_path):
+    class Parrot:
+        def look(self, rgb, intrinsics):
+            return None
+
+        def ask(self, view, question, max_tokens):
+            return SimpleNamespace(text=question)
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((48, 64, 3), np.uint8))
+    asked = [{'image': 'a.png', 'fx': 60.0, 'kind': said, 'question': said,
+              'answers': ['left of the ball'], 'exact_answers': ['left']}
+             for said in ('Left.', 'The ball is left of it.', 'It is left of the ball.')]
+    kinds = vqa.measure(Parrot(), asked, tmp_path, 8)['kinds']
+    assert [(kinds[f['kind']]['exact'], kinds[f['kind']]['contained']) for f in asked] == [
+        (1.0, 1.0), (0.0, 0.0), (0.0, 1.0)]
+
+
+def test_exact_answers_are_strings(tmp_path):
+    (tmp_path / 'q.jsonl').write_text(
+        '{"image": "a", "question": "b", "answers": ["c"], "exact_answers": "c"}')
+    with pytest.raises(ValueError, match="q.jsonl line 1: exact_answers is 'c'"):
+        vqa.read_questions(tmp_path / 'q.jsonl')
 
 
 def test_a_missing_model_is_told(tmp_path, capsys):

@@ -8,6 +8,7 @@ import sys
 from builtin_interfaces.msg import Time
 from depthvlm_ros.action import AnswerQuery
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.nodes import depth_node
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
@@ -86,10 +87,22 @@ def test_diagnostics_tell_of_a_node_that_is_not_active(
     assert 'config.json' in message
     node.set_parameters([Parameter('model', value=str(checkpoint))])
     assert node.trigger_configure().name == 'SUCCESS'
-    assert told()[:2] == (DiagnosticStatus.WARN, 'inactive')
+    level, state, message = told()
+    assert (level, state) == (DiagnosticStatus.WARN, 'inactive')
+    assert message == 'the node is inactive, wanted active: activate it'
     assert node.trigger_activate().name == 'SUCCESS'
     assert told()[1] == 'active'
     assert keys[-1] == keys[0], 'they do not come and go with the state'
+
+
+def test_a_model_that_is_too_large_for_a_cpu_is_warned_of(make_depth_node, monkeypatch, capfd):
+    node = make_depth_node()
+    assert node.trigger_configure().name == 'SUCCESS'
+    assert 'weights on a CPU' not in capfd.readouterr().err
+    assert node.trigger_cleanup().name == 'SUCCESS'
+    monkeypatch.setattr(depth_node, 'CPU_WEIGHTS', 1)
+    assert node.trigger_configure().name == 'SUCCESS'
+    assert 'weights on a CPU' in capfd.readouterr().err
 
 
 def test_shutdown_of_an_active_node_frees_everything(make_depth_node):
