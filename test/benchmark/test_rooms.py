@@ -79,5 +79,5 @@ def test_the_last_line_is_json(tiny_checkpoint, capsys):
 
 def test_processes_on_the_cpu_and_a_gpu_do_not_go_together(capsys):
     with pytest.raises(SystemExit, match='2'):
-        rooms.main(['--workers', '2', '--device', 'cuda'])
+        rooms.main(['--workers', '2', '--device', 'cuda', '--rooms', '1', '--focal-rooms', '1'])
     assert '--workers is 2, which is for the CPU, and --device cuda' in capsys.readouterr().err
