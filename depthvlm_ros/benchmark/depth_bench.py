@@ -74,7 +74,7 @@ def measure(predictor, reader, jobs, results, workers=2, show_progress=True):
     :param results: Results.
     :param workers: processes that read and decode; 0 for none but this one.
     """
-    left = [job for job in jobs if not results.is_done(job[0])]
+    left = [job for job in jobs if not results.is_done(key_of(job[0]))]
     # Spawned, since a forked process inherits the locks of OpenCV's and torch's threads, held.
     loader = DataLoader(Samples(left, reader), batch_size=None, num_workers=workers,
                         collate_fn=as_it_is, worker_init_fn=use_one_thread,
@@ -85,9 +85,9 @@ def measure(predictor, reader, jobs, results, workers=2, show_progress=True):
         try:
             if isinstance(sample, RecordError):
                 raise sample
-            results.add(record, reader.judge(sample, predictor))
+            results.add(key_of(record), reader.judge(sample, predictor))
         except RecordError as e:
-            results.add(record, error=e)
+            results.add(key_of(record), error=e)
             bar.write(f'skipped ({e.reason}): {e}', file=sys.stderr)
 
 
@@ -106,10 +106,11 @@ def read_jobs(annotations, rgb_roots, depth_roots, limit=0, euclidean=()):
     for path, rgb_root, depth_root in zip(annotations, one_each(rgb_roots, annotations),
                                           one_each(depth_roots, annotations)):
         records = read_annotations(path)[:limit or None]
-        if seen & {key_of(record)[:2] for record in records}:
+        files = {(record.dataset.name, record.source) for record in records}
+        if seen & files:
             raise ValueError(f'{path}: another file of the same name and dataset was given, '
                              'wanted different names')
-        seen |= {key_of(record)[:2] for record in records}
+        seen |= files
         jobs += [(as_euclidean(record, euclidean), rgb_root, depth_root) for record in records]
     if not jobs:
         raise ValueError(f'{", ".join(map(str, annotations))}: no records, wanted at least one')
@@ -238,7 +239,7 @@ def run(options):
     if state.num_processes > 1:
         results.read_all()
     names = ('delta1',) if options.as_released else FIGURES
-    return {**settings, **summarise(results.of([job[0] for job in jobs]), names),
+    return {**settings, **summarise(results.of([key_of(job[0]) for job in jobs]), names),
             'seconds': round(time.perf_counter() - began, 1), **origin}
 
 

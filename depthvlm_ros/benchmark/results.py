@@ -1,10 +1,10 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What a benchmark run keeps of every image, and what it says of all.
+What a benchmark run keeps of every image or question, and what it says of all.
 
-One JSON line an image, written as soon as it is judged, behind a first line with the settings; so
-a run that was stopped goes on where it was.
+One JSON line each, written as soon as it is judged, behind a first line with the settings; so a
+run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ import numpy as np
 BEGUN = b'{"settings": '     # how a file of results begins
 
 
+OUTCOME = ('figures', 'skipped', 'why')     # what an entry has beside its key
+
+
 def key_of(record):
-    """Return what tells an image from all others of a run."""
-    return record.dataset.name, record.source, record.line, record.image
+    """Return what tells a record's image from all others of a run."""
+    return {'dataset': record.dataset.name, 'source': record.source, 'line': record.line,
+            'image': record.image}
 
 
 class Results:
     """
     The results of a run, and the file that keeps them.
 
+    An item is known by its key, a dict of words and numbers that no other item of the run has.
     With several processes each writes a file of its own beside the others' and reads them all.
 
     :param path: JSON lines file; None keeps the results in memory alone.
@@ -81,35 +86,37 @@ class Results:
             file.write(json.dumps(entry) + '\n')
 
     def keep(self, entry):
-        """Remember an entry; a later one about an image replaces it, but no skip its figures."""
-        key = tuple(entry[name] for name in ('dataset', 'source', 'line', 'image'))
-        if 'figures' in entry or 'figures' not in self.found.get(key, ()):
-            self.found[key] = entry
+        """Remember an entry; a later one about an item replaces it, but no skip its figures."""
+        place = place_of({name: value for name, value in entry.items() if name not in OUTCOME})
+        if 'figures' in entry or 'figures' not in self.found.get(place, ()):
+            self.found[place] = entry
 
-    def add(self, record, figures=None, error=None):
+    def add(self, key, figures=None, error=None):
         """
-        Add one image.
+        Add one item.
 
+        :param key: dict that tells it from all others.
         :param figures: dict of figures, or else
         :param error: RecordError that says why there are none.
         """
-        names = ('dataset', 'source', 'line', 'image')
-        entry = dict(zip(names, key_of(record)))
-        if error is None:
-            entry['figures'] = figures
-        else:
-            entry |= {'skipped': error.reason, 'why': str(error)}
-        self.keep(entry)
+        outcome = ({'figures': figures} if error is None
+                   else {'skipped': error.reason, 'why': str(error)})
+        self.keep({**key, **outcome})
         if self.own is not None:
-            self.write(entry)
+            self.write({**key, **outcome})
 
-    def is_done(self, record):
-        """Return whether an image has its figures; one that was skipped is tried again."""
-        return 'figures' in self.found.get(key_of(record), ())
+    def is_done(self, key):
+        """Return whether an item has its figures; one that was skipped is tried again."""
+        return 'figures' in self.found.get(place_of(key), ())
 
-    def of(self, records):
-        """Return the entries of some records that have one."""
-        return [self.found[key] for key in map(key_of, records) if key in self.found]
+    def of(self, keys):
+        """Return the entries of some items, of those that have one."""
+        return [self.found[place] for place in map(place_of, keys) if place in self.found]
+
+
+def place_of(key):
+    """Return a key as something that a dict can be asked for."""
+    return tuple(sorted(key.items()))
 
 
 def rank_path(path, rank):
