@@ -10,7 +10,6 @@ images among several GPUs. Docs: docs/benchmark.md.
 
 import argparse
 from datetime import timedelta
-import hashlib
 import os
 from pathlib import Path
 import sys
@@ -18,9 +17,10 @@ import time
 
 import cv2
 from depthvlm_ros.benchmark.annotations import EUCLIDEAN, read_annotations, Record, RecordError
+from depthvlm_ros.benchmark.loading import add_loading, Loading
 from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.readers import CorrectReader, FIGURES, PROTOCOLS, ReleasedReader
-from depthvlm_ros.benchmark.results import key_of, print_table, Results, summarise
+from depthvlm_ros.benchmark.results import key_of, print_table, Results, sha256_of, summarise
 from depthvlm_ros.options import at_least
 import torch
 from torch.utils.data import DataLoader
@@ -121,11 +121,6 @@ def read_jobs(annotations, rgb_roots, depth_roots, limit=0, euclidean=()):
     return jobs
 
 
-def sha256_of(path):
-    """Return what tells a file's content from all others'."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
 def as_euclidean(record, names):
     """Return the record with Euclidean depth if its dataset is named."""
     if record.dataset.name not in names:
@@ -193,6 +188,7 @@ def parse(args=None):
     parser.add_argument('--workers', type=at_least(0), default=2,
                         help='processes that decode')
     parser.add_argument('--device', default='auto')
+    add_loading(parser)
     parser.add_argument('--out', metavar='FILE', help="keep every image's figures here (JSONL)")
     parser.add_argument('--resume', action=argparse.BooleanOptionalAction, default=True,
                         help='go on with the results in --out (the default)')
@@ -220,15 +216,17 @@ def run(options):
                      options.euclidean)
     reader = (ReleasedReader if options.as_released else CorrectReader)(options.protocol)
     device = resolve_device(options.device if state.device is None else state.device)
+    loading = Loading.of(options)
     settings = {'model': options.model, 'weights': digest_of(options.model),
                 'protocol': options.protocol, 'reader': reader.name,
                 'euclidean': sorted(options.euclidean), 'device_type': device.type,
+                'loading': loading.as_dict(),
                 'annotations': [sha256_of(path) for path in options.annotations],
                 'roots': [str(Path(root).resolve()) for roots in (
                     options.rgb_root, options.depth_root or options.rgb_root) for root in roots]}
     results = Results(options.out, settings, state.process_index, options.resume)
     state.wait_for_everyone()
-    predictor = load_predictor(options.model, str(device))
+    predictor = load_predictor(options.model, str(device), loading)
     origin = provenance(device)     # before the work, lest it be lost to a fault here
     began = time.perf_counter()
     measure(predictor, reader, jobs[state.process_index::state.num_processes], results,

@@ -17,6 +17,7 @@ import importlib
 from pathlib import Path
 from typing import Protocol
 
+from depthvlm_ros.benchmark.loading import PLAIN
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.model.checkpoint import locate, read_config, shard_files
@@ -87,9 +88,9 @@ class DepthVLMDepth:
         self.predictor = predictor
 
     @classmethod
-    def load(cls, source, device='auto'):
-        """Load 'nano', a folder or a hub id."""
-        return cls(Predictor.from_pretrained(source or NANO, device=device))
+    def load(cls, source, device='auto', **loading):
+        """Load 'nano', a folder or a hub id; loading as Predictor.from_pretrained takes it."""
+        return cls(Predictor.from_pretrained(source or NANO, device=device, **loading))
 
     def depth(self, rgb, intrinsics):
         """Return the depth of one look."""
@@ -156,15 +157,22 @@ class TransformersDepth:
 KINDS = {'constant': Constant, 'depthvlm': DepthVLMDepth, 'transformers': TransformersDepth}
 
 
-def load_predictor(name, device='auto'):
+def load_predictor(name, device='auto', loading=PLAIN):
     """
     Load a predictor by its name.
 
     :param name: 'constant', 'constant:METRES', 'transformers:FOLDER_OR_HUB_ID',
         'package.module.Class:SOURCE', or a DepthVLM: 'nano', a folder or a hub id.
-    :raises ValueError: no such kind, or a source that cannot be used.
+    :param loading: Loading, which a DepthVLM alone can follow.
+    :raises ValueError: no such kind, a source that cannot be used, or another model than a
+        DepthVLM to be loaded otherwise than it is by default.
     """
     kind, source = kind_and_source(name)
+    if kind is DepthVLMDepth:
+        return kind.load(source, device, **loading.as_dict())
+    if loading.changed():
+        raise ValueError(f'{", ".join(loading.changed())} with model {name!r}, wanted a DepthVLM '
+                         'or none of them')
     return kind.load(source, device)
 
 

@@ -10,6 +10,7 @@ run that was stopped goes on where it was.
 from __future__ import annotations
 
 from collections import Counter
+import hashlib
 import json
 from pathlib import Path
 
@@ -112,6 +113,11 @@ class Results:
     def of(self, keys):
         """Return the entries of some items, of those that have one."""
         return [self.found[place] for place in map(place_of, keys) if place in self.found]
+
+
+def sha256_of(path):
+    """Return what tells a file's content from all others'."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def place_of(key):

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 import multiprocessing
 import time
 
+from depthvlm_ros.benchmark.loading import add_loading, Loading, PLAIN
 from depthvlm_ros.benchmark.metrics import depth_metrics
 from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.camera import Intrinsics
@@ -89,22 +90,23 @@ def summary(measured):
     return {**figures, 'answers': answers}
 
 
-def measure_in_processes(model, workers, seeds, compute_distances=False):
+def measure_in_processes(model, workers, seeds, compute_distances=False, loading=PLAIN):
     """
     Measure rooms in several processes of one thread each, with the same result.
 
     :param model: as Predictor.from_pretrained takes it; the processes run it on the CPU.
+    :param loading: Loading.
     """
     with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _begin_worker,
-                             (model, compute_distances)) as pool:
+                             (model, compute_distances, loading)) as pool:
         return summary(tqdm(pool.map(_measure_in_worker, seeds), total=len(seeds), unit='room',
                             mininterval=5))
 
 
-def _begin_worker(model, compute_distances):
+def _begin_worker(model, compute_distances, loading):
     torch.set_num_threads(1)
     _worker['compute_distances'] = compute_distances
-    _worker['predictor'] = Predictor.from_pretrained(model, device='cpu')
+    _worker['predictor'] = Predictor.from_pretrained(model, device='cpu', **loading.as_dict())
 
 
 def _measure_in_worker(seed):
@@ -193,21 +195,24 @@ def main(args=None):
                         help='processes that share out the rooms, on the CPU')
     parser.add_argument('--compute-distances', action='store_true',
                         help='measure where the model points, instead of taking its words')
+    add_loading(parser)
     options = parser.parse_args(args)
+    loading = Loading.of(options)
     if options.workers > 1 and options.device not in ('auto', 'cpu'):
         parser.error(f'--workers is {options.workers}, which is for the CPU, and --device '
                      f'{options.device}: wanted one or the other')
     device = 'cpu' if options.workers > 1 else options.device
     seeds = range(options.first_seed, options.first_seed + options.rooms)
     try:
-        predictor = Predictor.from_pretrained(options.model, device=device)
+        predictor = Predictor.from_pretrained(options.model, device=device, **loading.as_dict())
     except ValueError as e:
         parser.error(str(e))
     of_rooms = (measure_in_processes(options.model, options.workers, seeds,
-                                     options.compute_distances)
+                                     options.compute_distances, loading)
                 if options.workers > 1 else None)
     result = {'model': options.model, 'rooms': options.rooms, 'first_seed': options.first_seed,
               **provenance(predictor.device, predictor.model.dtype),
+              'loading': loading.as_dict(),
               'compute_distances': options.compute_distances,
               **(of_rooms or measure_rooms(predictor, options.rooms, options.first_seed,
                                            compute_distances=options.compute_distances)),

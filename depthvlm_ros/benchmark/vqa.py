@@ -4,7 +4,8 @@
 Questions in words, to see whether language is kept: `python -m depthvlm_ros.benchmark.vqa --help`.
 
 Prints a table and, last, one line of JSON. An annotation file has a line of JSON a question:
-image, question, answers (those that are accepted), and where known fx (px) and kind.
+image, question, answers (those that are accepted), and where known fx (px) and kind. With --out
+every answer is kept, and a run that was stopped goes on.
 """
 
 import argparse
@@ -15,8 +16,10 @@ import re
 import sys
 
 from depthvlm_ros.benchmark.annotations import enumerate_json_lines, read_rgb, RecordError
+from depthvlm_ros.benchmark.loading import add_loading, Loading
+from depthvlm_ros.benchmark.predictors import digest_of
 from depthvlm_ros.benchmark.provenance import json_line, provenance
-from depthvlm_ros.benchmark.results import mean
+from depthvlm_ros.benchmark.results import mean, Results, sha256_of
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.options import at_least
@@ -82,34 +85,47 @@ def camera_of(rgb, fx_px, predictor):
     return Intrinsics.centred(width, height, fx_px or predictor.config.canonical_fx)
 
 
-def measure(predictor, asked, image_root, max_tokens=64):
+def measure(predictor, asked, image_root, max_tokens=64, results=None):
     """
     Ask every question; questions about one image that follow each other share one look.
 
     :param predictor: model.Predictor.
     :param asked: as read_questions gives them.
+    :param results: Results that keeps every answer; questions that it has one of are passed by.
     :return: dict: 'kinds': kind -> exact and contained (shares), asked; 'all' among them;
         'skipped': reason -> count of questions.
     """
-    right, skipped = defaultdict(list), Counter()
+    results = results or Results(None, {})
+    keys = [{'number': number, 'image': fields['image'], 'question': fields['question']}
+            for number, fields in enumerate(asked)]
+    left = [(key, fields) for key, fields in zip(keys, asked) if not results.is_done(key)]
     shown, view = None, None
-    for fields in tqdm(asked, unit='question', mininterval=1):
+    for key, fields in tqdm(left, unit='question', mininterval=1, initial=len(asked) - len(left),
+                            total=len(asked)):
         image = fields['image'], fields.get('fx')
         if image != shown:
             shown, view = image, look(predictor, fields, image_root)
         if isinstance(view, RecordError):
-            skipped[view.reason] += 1
+            results.add(key, error=view)
             continue
         answer = predictor.ask(view, fields['question'], max_tokens).text
         exact = is_exact(answer, [*fields['answers'], *fields.get('exact_answers', ())])
-        judged = exact, exact or is_contained(answer, fields['answers'])
-        right[ALL].append(judged)
-        if fields.get('kind'):
-            right[fields['kind']].append(judged)
-    kinds = {kind: {'exact': mean([exact for exact, _ in values]),
-                    'contained': mean([contained for _, contained in values]),
-                    'asked': len(values)}
-             for kind, values in right.items()}
+        contained = exact or is_contained(answer, fields['answers'])
+        results.add(key, {'kind': fields.get('kind') or '', 'answer': answer, 'exact': exact,
+                          'contained': contained})
+    return summarise(results.of(keys))
+
+
+def summarise(entries):
+    """Return what `measure` returns, of Results' entries."""
+    right = defaultdict(list)
+    for figures in [entry['figures'] for entry in entries if 'figures' in entry]:
+        for kind in {ALL, figures['kind'] or ALL}:
+            right[kind].append(figures)
+    kinds = {kind: {**{match: mean([figures[match] for figures in judged])
+                       for match in ('exact', 'contained')}, 'asked': len(judged)}
+             for kind, judged in right.items()}
+    skipped = Counter(entry['skipped'] for entry in entries if 'skipped' in entry)
     return {'kinds': kinds, 'skipped': dict(skipped)}
 
 
@@ -150,17 +166,28 @@ def main(args=None):
                         help='first so many questions')
     parser.add_argument('--max-tokens', type=at_least(1), default=64,
                         help='of an answer')
+    parser.add_argument('--out', metavar='FILE',
+                        help='keep every answer here (JSONL), and go on with those that it has')
+    add_loading(parser)
     options = parser.parse_args(args)
+    root = Path(options.image_root or Path(options.annotations).parent)
+    loading = Loading.of(options)
     try:
         asked = read_questions(options.annotations)[:options.limit or None]
-        predictor = Predictor.from_pretrained(options.model, device=options.device)
+        predictor = Predictor.from_pretrained(options.model, device=options.device,
+                                              **loading.as_dict())
+        settings = {'model': options.model, 'loading': loading.as_dict(),
+                    'max_tokens': options.max_tokens}
+        results = Results(options.out, {
+            **settings, 'weights': digest_of(options.model) if options.out else None,
+            'image_root': str(root.resolve()), 'device_type': predictor.device.type,
+            'annotations': sha256_of(options.annotations)})
     except (ValueError, OSError) as e:
         print(f'vqa: {e}', file=sys.stderr)
         return 2
-    root = options.image_root or Path(options.annotations).parent
-    result = {'model': options.model, 'annotations': str(options.annotations),
+    result = {**settings, 'annotations': str(options.annotations),
               **provenance(predictor.device, predictor.model.dtype),
-              **measure(predictor, asked, root, options.max_tokens)}
+              **measure(predictor, asked, root, options.max_tokens, results)}
     print_table(result)
     print(json_line(result))
     return 0 if result['kinds'] else 1

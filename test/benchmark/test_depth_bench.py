@@ -189,6 +189,17 @@ def test_results_of_another_run_are_not_mixed_in(rooms, run, tmp_path):
     assert code == 2
 
 
+def test_results_of_a_model_loaded_otherwise_are_not_mixed_in(rooms, run, tmp_path,
+                                                                tiny_checkpoint):
+    options = '--model', tiny_checkpoint, '--limit', '1', '--out', tmp_path / 'out.jsonl'
+    _, plain, _ = run(rooms, *options)
+    code, _, err = run(rooms, *options, '--max-image-tokens', '6')
+    assert code == 2 and "'max_image_tokens': 6" in err
+    coarse = run(rooms, *options[:-1], tmp_path / 'coarse.jsonl', '--max-image-tokens', '6')[1]
+    assert coarse['loading']['max_image_tokens'] == 6
+    assert coarse['average']['abs_rel'] != plain['average']['abs_rel']
+
+
 def test_results_of_other_annotations_and_roots_are_not_mixed_in(bench, run, tmp_path):
     path = bench.annotate('nyuv2.jsonl', bench.add('a', [[2.0]]))
     options = '--protocol', 'dense', '--out', tmp_path / 'out.jsonl'

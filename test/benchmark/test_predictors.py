@@ -1,6 +1,7 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
+from depthvlm_ros.benchmark.loading import Loading
 from depthvlm_ros.benchmark.predictors import load_predictor
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
@@ -52,6 +53,20 @@ def depth_anything(tmp_path_factory):
             ensure_multiple_of=14).save_pretrained(folder)
         return folder
     return save
+
+
+def test_a_depthvlm_is_loaded_as_told(tiny_checkpoint):
+    how = Loading(dtype='bfloat16', max_image_tokens=9)
+    predictor = load_predictor(str(tiny_checkpoint), 'cpu', how).predictor
+    assert predictor.model.dtype == torch.bfloat16
+    assert predictor.max_image_tokens == 9
+    with pytest.raises(ValueError, match="quantise is 'int2'"):
+        load_predictor(str(tiny_checkpoint), 'cpu', Loading(quantise='int2'))
+
+
+def test_other_models_cannot_be_told_how(tiny_checkpoint):
+    with pytest.raises(ValueError, match="--dtype, --max-image-tokens with model 'constant:3'"):
+        load_predictor('constant:3', 'cpu', Loading(dtype='bfloat16', max_image_tokens=9))
 
 
 def test_the_constant():

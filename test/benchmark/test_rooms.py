@@ -77,6 +77,19 @@ def test_the_last_line_is_json(tiny_checkpoint, capsys):
             'commit', 'torch', 'device'} <= set(result)
 
 
+def test_the_model_is_loaded_as_told(tiny_checkpoint, capsys):
+    def run(*words):
+        rooms.main(['--model', str(tiny_checkpoint), '--rooms', '1', '--focal-rooms', '1',
+                    '--device', 'cpu', *words])
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+    coarsely = '--max-image-tokens', '6', '--dtype', 'bfloat16'
+    plain, coarse, in_processes = run(), run(*coarsely), run(*coarsely, '--workers', '2')
+    assert coarse['loading'] == {'dtype': 'bfloat16', 'quantise': '', 'max_image_tokens': 6}
+    assert coarse['dtype'] == 'bfloat16' and plain['dtype'] == 'float32'
+    assert in_processes['abs_rel'] == pytest.approx(coarse['abs_rel'], rel=1e-6)
+    assert plain['abs_rel'] != pytest.approx(coarse['abs_rel'], rel=1e-5)   # untrained: little
+
+
 def test_processes_on_the_cpu_and_a_gpu_do_not_go_together(capsys):
     with pytest.raises(SystemExit, match='2'):
         rooms.main(['--workers', '2', '--device', 'cuda', '--rooms', '1', '--focal-rooms', '1'])

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import cv2
 from depthvlm_ros.benchmark import vqa
+from depthvlm_ros.benchmark.results import Results
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.synthetic.export import export
 import numpy as np
@@ -86,6 +87,39 @@ def test_an_untrained_model_on_exported_rooms(tiny_checkpoint, tmp_path, capsys)
     assert result['kinds']['all']['asked'] == 3
     assert result['kinds']['all']['exact'] == 0.0
     assert 'contained' in out.splitlines()[1]
+
+
+def test_answers_are_kept_and_a_run_goes_on(tiny_checkpoint, tmp_path, capsys):
+    export(tmp_path, 1, width=64, height=48)
+    words = ['--annotations', str(tmp_path / 'vqa.jsonl'), '--model', str(tiny_checkpoint),
+             '--device', 'cpu', '--max-tokens', '4', '--out', str(tmp_path / 'out.jsonl')]
+
+    def run(*more):
+        assert vqa.main([*words, *more]) == 0
+        lines = (tmp_path / 'out.jsonl').read_text().splitlines()
+        return json.loads(capsys.readouterr().out.splitlines()[-1]), lines
+    result, lines = run('--limit', '3')
+    assert result['kinds']['all']['asked'] == 3
+    first = json.loads(lines[1])
+    asked = json.loads((tmp_path / 'vqa.jsonl').read_text().splitlines()[0])
+    assert (first['number'], first['image'], first['question']) == (
+        0, asked['image'], asked['question'])
+    assert isinstance(first['figures']['answer'], str)
+    result, more = run('--limit', '5')
+    assert result['kinds']['all']['asked'] == 5
+    assert more[:4] == lines and len(more) == 6     # those of before were not asked again
+    assert vqa.main([*words, '--max-tokens', '5']) == 2
+    assert 'holds results of' in capsys.readouterr().err
+
+
+def test_a_skipped_question_is_asked_again(bench):
+    bench.image('a.png', 6, 8)
+    asked = [{'image': 'a.png', 'question': 'red', 'answers': ['red']}]
+    results = Results(bench.root / 'out.jsonl', {})
+    assert vqa.measure(Parrot(), asked, bench.root / 'no', results=results)['skipped'] == {
+        'image': 1}
+    found = vqa.measure(Parrot(), asked, bench.root, results=Results(bench.root / 'out.jsonl', {}))
+    assert found == {'kinds': {'all': {'exact': 1.0, 'contained': 1.0, 'asked': 1}}, 'skipped': {}}
 
 
 def test_what_is_accepted_alone_is_not_accepted_within_a_wrong_answer(tmp_path):
