@@ -16,6 +16,7 @@ import sys
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes.calibration_sources import CameraNumbers
 from depthvlm_ros.nodes.image_sources import CameraFrame, ImageSource, open_source, SYNTHETIC
+from depthvlm_ros.nodes.parameters import warn_of_unknown
 from depthvlm_ros.nodes.poses import pose_message
 from geometry_msgs.msg import PoseStamped
 import numpy as np
@@ -76,6 +77,7 @@ class CameraNode(Node):
     def __init__(self, **kwargs):
         super().__init__('camera', **kwargs)
         values = declare_parameters(self)
+        warn_of_unknown(self)
         self._source = source_from(values)
         self._rate_hz = values['rate'] or self._source.rate_hz
         self._frame_id = values['frame_id']

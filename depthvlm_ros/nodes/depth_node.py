@@ -69,6 +69,7 @@ class DepthNode(LifecycleNode):
         self._transitions = MutuallyExclusiveCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=self._transitions)
         parameters.declare(self)
+        parameters.warn_of_unknown(self)
         self.add_on_set_parameters_callback(
             lambda changes: parameters.check(self, changes, self.state))
         self.stream: Stream | None = None

@@ -9,6 +9,7 @@ config/depth.yaml holds the same names and defaults, for people to copy and chan
 from __future__ import annotations
 
 from dataclasses import dataclass
+import difflib
 import enum
 import math
 import re
@@ -137,6 +138,23 @@ def declare(node: Node) -> None:
             raise ValueError(reason)
     if reason := _range_reason({name: node.get_parameter(name).value for name in ROWS}):
         raise ValueError(reason)
+
+
+def warn_of_unknown(node: Node) -> None:
+    """
+    Warn of each parameter that the node was started with and does not have, such as one misspelt.
+
+    To be called when all are declared; rclpy itself passes over them in silence. It offers no
+    other way to them than the private name below; where that is missing, nothing is said.
+    """
+    for name in getattr(node, '_parameter_overrides', {}):
+        # Those of QoS are declared with their publisher or subscription, by its full topic.
+        if node.has_parameter(name) or name.startswith('qos_overrides.'):
+            continue
+        near = difflib.get_close_matches(name, node.get_parameters_by_prefix(''), n=1)
+        node.get_logger().warning(
+            f'parameter {name!r} is unknown here and does nothing'
+            + (f'; did you mean {near[0]!r}?' if near else ''))
 
 
 def check(node: Node, changes: list[Parameter], state: str) -> SetParametersResult:

@@ -4,6 +4,8 @@ from pathlib import Path
 import re
 
 from depthvlm_ros.nodes import parameters
+from depthvlm_ros.nodes.camera_node import CameraNode
+from depthvlm_ros.nodes.depth_node import DepthNode
 from depthvlm_ros.nodes.parameters import ROWS, TABLE
 import pytest
 from rclpy.node import Node
@@ -49,6 +51,31 @@ def test_every_parameter_is_described_typed_and_bounded(node):
         assert [(bound.from_value, bound.to_value) for bound in bounds] == (
             [row.span] if row.span else [])
         assert descriptor.read_only == (row.name == 'autostart')
+
+
+def test_a_misspelt_parameter_is_warned_of(ros, capfd):
+    node = Node('misspelt', context=ros, cli_args=[
+        '--ros-args', '-p', 'edge_treshold:=0.1', '-p', 'zzz:=1', '-p', 'min_depth:=0.5',
+        '-p', 'use_sim_time:=true', '-p', 'qos_overrides./image.subscription.depth:=3'])
+    try:
+        parameters.declare(node)
+        capfd.readouterr()
+        parameters.warn_of_unknown(node)
+        said = capfd.readouterr().err
+    finally:
+        node.destroy_node()
+    assert "parameter 'edge_treshold' is unknown here and does nothing; did you mean " \
+        "'edge_threshold'?" in said
+    assert "parameter 'zzz' is unknown here and does nothing" in said
+    assert said.count('is unknown') == 2
+
+
+@pytest.mark.parametrize('kind', [DepthNode, CameraNode])
+def test_the_nodes_warn_of_what_they_do_not_know(ros, capfd, kind):
+    node = kind(context=ros, cli_args=['--ros-args', '-p', 'frame_ids:=a', '-p', 'autostart:=false'
+                                       if kind is DepthNode else 'source:=synthetic'])
+    node.destroy_node()
+    assert "parameter 'frame_ids' is unknown here" in capfd.readouterr().err
 
 
 def test_a_list_that_yaml_leaves_without_a_type_is_refused_at_the_start(ros):
