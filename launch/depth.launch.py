@@ -1,7 +1,7 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Start the depth node on a camera's topics, ready to publish unless autostart is false.
+Start the depth node on the topics of one camera or several, ready unless autostart is false.
 
 An argument of this file wins over params_file, unless it is left at its default.
 """
@@ -28,6 +28,9 @@ ARGUMENTS = [
     ('image_topic', 'image', "The camera's images"),
     ('camera_info_topic', '',
      "The camera's CameraInfo; empty: camera_info beside the image topic"),
+    ('cameras', '',
+     "Several cameras instead of one: 'front=/front/image_raw left=/left/image_raw', each name "
+     'with its image topic, camera_info beside it; empty: the one camera of image_topic'),
     *NODE_ARGUMENTS,
     ('image_reliability', 'best_effort',
      "'best_effort' joins any camera, but loses many images that are larger than what DDS buffers "
@@ -61,43 +64,74 @@ def sibling(topic, name):
     return topic.rpartition('/')[0] + '/' + name if '/' in topic else name
 
 
+def cameras_of(values):
+    """
+    Return for each camera's name ('' for one without) its image topic and camera_info topic.
+
+    :raises ValueError: cameras that are no NAME=TOPIC, or beside the topics of a single one.
+    """
+    if not values['cameras'].strip():
+        image = values['image_topic']
+        return {'': (image, values['camera_info_topic'] or sibling(image, 'camera_info'))}
+    wanted = "wanted different names with topics, such as 'front=/front/image left=/left/image'"
+    cameras = {}
+    for word in values['cameras'].split():
+        name, _, image = word.partition('=')
+        if not name or not image or name in cameras:
+            raise ValueError(f"cameras is {values['cameras']!r}, {wanted}")
+        cameras[name] = image, sibling(image, 'camera_info')
+    for name, default, _ in ARGUMENTS[:2]:      # the topics of a single camera
+        if values[name] != default:
+            raise ValueError(f"{name} is {values[name]!r} beside cameras {values['cameras']!r}, "
+                             'wanted one or the other')
+    return cameras
+
+
 def depth_node(values):
     """Return the action that starts the node."""
-    image_topic = values['image_topic']
-    info_topic = values['camera_info_topic'] or sibling(image_topic, 'camera_info')
+    cameras = cameras_of(values)
     defaults = {name: default for name, default, _ in NODE_ARGUMENTS}
     chosen = {name: values[name] for name in defaults if values[name] != defaults[name]}
     if values['use_sim_time']:
         chosen['use_sim_time'] = True
+    if '' not in cameras:
+        chosen['cameras'] = list(cameras)
     params_file = [values['params_file']] if values['params_file'] else []
-    if values['image_reliability'] == 'reliable':
-        topic = resolved(values['namespace'], image_topic)
-        chosen |= {f'qos_overrides.{name}.subscription.reliability': 'reliable'
-                   for name in (topic, f'{topic}/compressed')}
-        info = resolved(values['namespace'], info_topic)
-        chosen[f'qos_overrides.{info}.subscription_any.reliability'] = 'reliable'
+    remappings = []
+    for name, (image_topic, info_topic) in cameras.items():
+        own = f'{name}/' if name else ''
+        remappings += [(f'{own}image', image_topic),
+                       (f'{own}image/compressed', f'{image_topic}/compressed'),
+                       (f'{own}camera_info', info_topic)]
+        if values['image_reliability'] == 'reliable':
+            image, info = (resolved(values['namespace'], topic)
+                           for topic in (image_topic, info_topic))
+            chosen |= {f'qos_overrides.{topic}.subscription.reliability': 'reliable'
+                       for topic in (image, f'{image}/compressed')}
+            chosen[f'qos_overrides.{info}.subscription_any.reliability'] = 'reliable'
     return Node(
         package=PACKAGE, executable='depth_node', name=NODE, namespace=values['namespace'],
         # rcl takes a name's later parameters into its first place: nothing may stand before the
         # file, whose names may be wildcards.
         parameters=[*params_file, {**chosen, 'autostart': values['autostart']}],
-        remappings=[('image', image_topic),
-                    ('image/compressed', f'{image_topic}/compressed'),
-                    ('camera_info', info_topic)],
+        remappings=remappings,
         prefix=values['python'] or None, output='screen', emulate_tty=True)
 
 
 def rviz(values):
-    """Return the action that starts RViz on the camera's images and the node's outputs."""
+    """Return the action that starts RViz on the first camera's images and depth."""
     namespace = values['namespace']
-    outputs = [f'{NODE}/depth/image', f'{NODE}/depth/camera_info', f'{NODE}/depth/points',
-               f'{NODE}/depth/image_color']
+    camera, (image_topic, _) = next(iter(cameras_of(values).items()))
+    own = f'{NODE}/{camera}' if camera else NODE
+    outputs = ['image', 'camera_info', 'points', 'image_color']
     config = PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', 'depth.rviz'])
     frame = ['-f', values['fixed_frame']] if values['fixed_frame'] else []
     return Node(package='rviz2', executable='rviz2', arguments=['-d', config, *frame],
                 parameters=[{'use_sim_time': values['use_sim_time']}], output='log',
-                remappings=[('/image', resolved(namespace, values['image_topic'])),
-                            *((f'/{name}', resolved(namespace, name)) for name in outputs)])
+                remappings=[('/image', resolved(namespace, image_topic)),
+                            *((f'/{NODE}/depth/{output}',
+                               resolved(namespace, f'{own}/depth/{output}'))
+                              for output in outputs)])
 
 
 def bag(folder, namespace):

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).parents[1] / 'launch'
 DEPTH_ARGUMENTS = {
     'image_topic', 'camera_info_topic', 'model', 'device', 'params_file', 'namespace',
-    'image_transport', 'image_reliability', 'autostart', 'use_sim_time', 'rviz', 'fixed_frame',
-    'record', 'python'}
+    'cameras', 'image_transport', 'image_reliability', 'autostart', 'use_sim_time', 'rviz',
+    'fixed_frame', 'record', 'python'}
 PATIENCE_S = 90.0
 STARTER = """
 import sys
@@ -226,6 +226,36 @@ def test_rviz_shows_this_camera_and_this_node(tmp_path):
     assert parameters_of(rviz)['use_sim_time'] is True
     (tmp_path / 'again').mkdir()
     assert '-f' not in started(tmp_path / 'again', rviz='true')['rviz2']
+
+
+def test_several_cameras(tmp_path):
+    needs_the_installed_package()
+    commands = started(tmp_path, cameras='front=/f/image_raw left=left/image', namespace='robot',
+                       image_reliability='reliable', rviz='true')
+    values = parameters_of(commands['depth_node'])
+    assert values['cameras'] == ['front', 'left']
+    assert {'front/image:=/f/image_raw', 'front/image/compressed:=/f/image_raw/compressed',
+            'front/camera_info:=/f/camera_info', 'left/image:=left/image',
+            'left/camera_info:=left/camera_info'} <= set(remaps_of(commands['depth_node']))
+    for name in ('/f/image_raw.subscription', '/robot/left/image/compressed.subscription',
+                 '/f/camera_info.subscription_any', '/robot/left/camera_info.subscription_any'):
+        assert values[f'qos_overrides.{name}.reliability'] == 'reliable'
+    assert {'/image:=/f/image_raw',
+            '/depthvlm/depth/points:=/robot/depthvlm/front/depth/points'} <= set(
+                remaps_of(commands['rviz2']))
+
+
+@pytest.mark.parametrize('arguments, said', [
+    (['cameras:=front'], "cameras is 'front', wanted different names with topics"),
+    (['cameras:=a=/b a=/c'], "cameras is 'a=/b a=/c', wanted different names"),
+    (['cameras:=a=/b', 'image_topic:=/c'], "image_topic is '/c' beside cameras 'a=/b'"),
+    (['cameras:=a=/b', 'camera_info_topic:=/c'], "camera_info_topic is '/c' beside cameras")])
+def test_cameras_that_cannot_be_are_refused(arguments, said):
+    process = start('depth.launch.py', *arguments, stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT, text=True)
+    output = process.communicate(timeout=PATIENCE_S)[0]
+    assert process.returncode != 0
+    assert said in output
 
 
 @pytest.mark.parametrize('name', ['rviz', 'autostart', 'use_sim_time'])
