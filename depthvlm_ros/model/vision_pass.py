@@ -23,7 +23,7 @@ class GridTables:
     :param rows: image tokens along v.
     :param columns: image tokens along u.
     :param embedding: (patches, hidden), the learned positions, brought to the grid.
-    :param cos: (patches, head width) float32; sin likewise: the angles of rows and columns.
+    :param cos: (patches, head width / 2) float32; sin likewise: the angles of rows and columns.
     """
 
     rows: int
@@ -53,7 +53,6 @@ def grid_tables(visual, rows, columns):
     v, u = patch_places(rows, columns, merge, learned.device)
     inverse = visual.rotary_pos_emb.inv_freq.float().to(learned.device)
     angles = torch.cat((v[:, None] * inverse, u[:, None] * inverse), dim=1)
-    angles = torch.cat((angles, angles), dim=1)
     embedding = learned_positions(learned, v, rows, u, columns).to(learned.dtype)
     return GridTables(rows // merge, columns // merge, embedding, angles.cos(), angles.sin())
 
@@ -119,15 +118,24 @@ def embed_patches(patch_embed, patches):
 
 def attend(attention, x, tables):
     """Return the attention's output, (B, patches, hidden); a patch sees all of its image."""
-    query, key, value = attention.qkv(x).unflatten(2, (3, attention.num_heads, -1)).unbind(2)
-    query, key = (turn(heads, tables).transpose(1, 2) for heads in (query, key))
-    out = F.scaled_dot_product_attention(query, key, value.transpose(1, 2))
+    qkv = attention.qkv(x).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    # In float32, as the tower does.
+    query, key = turned(qkv[:2].float(), tables.cos, tables.sin).to(qkv.dtype)
+    out = F.scaled_dot_product_attention(query, key, qkv[2])
     return attention.proj(out.transpose(1, 2).flatten(2))
 
 
-def turn(heads, tables):
-    """Turn (B, patches, heads, width) by the patches' places, in float32 as the tower does."""
-    x = heads.float()
-    low, high = x.chunk(2, dim=-1)
-    cos, sin = tables.cos[:, None], tables.sin[:, None]
-    return (x * cos + torch.cat((-high, low), dim=-1) * sin).to(heads.dtype)
+def turned(x, cos, sin, out=None):
+    """
+    Turn the two halves of each head (RoPE, halves side by side).
+
+    :param x: (..., N, width).
+    :param cos: (N, width / 2) of the same dtype; sin likewise.
+    :param out: where to; new memory where left out.
+    """
+    out = x.new_empty(x.shape) if out is None else out
+    low, high = x.chunk(2, -1)
+    of_low, of_high = out.chunk(2, -1)
+    torch.mul(low, cos, out=of_low).addcmul_(high, sin, value=-1)
+    torch.mul(high, cos, out=of_high).addcmul_(low, sin)
+    return out

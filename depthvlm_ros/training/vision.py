@@ -10,6 +10,7 @@ the products cost less than moving their operands, that is a third of a block's 
 from types import SimpleNamespace
 
 from depthvlm_ros.model import vision_pass
+from depthvlm_ros.model.vision_pass import turned
 import torch
 
 
@@ -38,8 +39,7 @@ def encode(visual, hidden_states, grid_thw, **_):
 def attend(attention, x, tables):
     """Return the attention's output, (B, patches, hidden), as vision_pass.attend has it."""
     qkv = attention.qkv(x).unflatten(2, (3, attention.num_heads, -1))
-    # The angles stand twice, for both halves of a head.
-    cos, sin = (angles.chunk(2, dim=1)[0].to(qkv.dtype) for angles in (tables.cos, tables.sin))
+    cos, sin = tables.cos.to(qkv.dtype), tables.sin.to(qkv.dtype)
     return attention.proj(Attend.apply(qkv, cos, sin, attention.scaling))
 
 
@@ -78,19 +78,3 @@ class Attend(torch.autograd.Function):
         turned((of_scores @ key).mul_(ctx.scaling), cos, -sin, of_query)
         turned(of_scores.transpose(2, 3) @ query, cos, -sin, of_key)
         return of_qkv, None, None, None
-
-
-def turned(x, cos, sin, out=None):
-    """
-    Turn the two halves of each head.
-
-    :param x: (..., N, width).
-    :param cos: (N, width / 2) of the same dtype; sin likewise.
-    :param out: where to; new memory where left out.
-    """
-    out = x.new_empty(x.shape) if out is None else out
-    low, high = x.chunk(2, -1)
-    of_low, of_high = out.chunk(2, -1)
-    torch.mul(low, cos, out=of_low).addcmul_(high, sin, value=-1)
-    torch.mul(high, cos, out=of_high).addcmul_(low, sin)
-    return out
