@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import functools
-
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes import queries, responses
 from depthvlm_ros.nodes.lane import Depth, Lane
@@ -45,6 +43,7 @@ class Measuring:
         :raises RefusalError: a request that is answered without the model.
         """
         stream, limits = self._questions.stream(), self._questions.limits(request)
+        until_s = limits.deadline_s()
         lane = self._questions.lane(stream, request)
         if not request.pixels:
             raise RefusalError(Status.BAD_PIXEL, 'no pixels, wanted at least one')
@@ -62,8 +61,7 @@ class Measuring:
         header = depth.source.header
         responses.fill_measured(
             response, request, header, depth.seen,
-            functools.partial(stream.transforms.matrix, source_frame=header.frame_id,
-                              stamp=header.stamp))
+            await self._questions.transforms(stream, request, header, until_s))
 
     def _at_hand(self, lane: Lane, max_age_s: float) -> Depth | None:
         """

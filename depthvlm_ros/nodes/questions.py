@@ -19,12 +19,16 @@ from depthvlm_ros.nodes import queries, responses
 from depthvlm_ros.nodes.lane import Lane, ONLY_CAMERA
 from depthvlm_ros.nodes.queries import Limits, RefusalError, REQUESTS, Status
 from depthvlm_ros.nodes.stream import Stream
+from depthvlm_ros.nodes.transforms import NoTransformError
 from depthvlm_ros.nodes.waiting import Waiting
 from depthvlm_ros.nodes.worker import Ending, Frame, Question
 from depthvlm_ros.srv import SpatialQuery
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.exceptions import InvalidHandle
 from std_msgs.msg import Header
+
+# Longest wait for a transform that is late: a robot's pose is often published after its images.
+TRANSFORM_WAIT_S = 0.5
 
 
 class Questions:
@@ -140,6 +144,27 @@ class Questions:
                                  'failed_questions')
         return question
 
+    async def transforms(self, stream: Stream, request, header: Header, until_s: float):
+        """
+        Return how to get to the frame that a request wants, once tf knows it or has had its time.
+
+        :param header: of the image.
+        :param until_s: when the request times out, on time.monotonic.
+        :return: responses.MatrixOf at the image's stamp.
+        """
+        matrix_of = functools.partial(stream.transforms.matrix, source_frame=header.frame_id,
+                                      stamp=header.stamp)
+        until_s = min(until_s, time.monotonic() + TRANSFORM_WAIT_S)
+        while request.target_frame not in ('', header.frame_id) and time.monotonic() < until_s:
+            try:
+                matrix_of(request.target_frame)
+                break
+            except NoTransformError:
+                await self.waiting.beat()
+            except LookupError:     # tf will not help: the response says why
+                break
+        return matrix_of
+
     async def _answer(self, request, response, watched) -> None:
         """
         Fill the response, through the worker.
@@ -148,14 +173,15 @@ class Questions:
         """
         stream = self.stream()
         text, limits = queries.question_text(request), self.limits(request)
+        until_s = limits.deadline_s()
         lane = self.lane(stream, request)
         frame = self.newest(lane, limits.max_age_s)
         if isinstance(frame.source.calibration, Calibration):
             queries.check_places(request, frame.source.calibration.intrinsics)
         lane.statistics.count('questions')
         question = await self.ended(stream, frame, text, limits, **watched)
-        header = frame.source.header
+        if question.ending is not Ending.ANSWERED:
+            until_s = 0.0       # there are no points that could wait for anything
         responses.fill_answered(
             response, request, question,
-            functools.partial(stream.transforms.matrix, source_frame=header.frame_id,
-                              stamp=header.stamp))
+            await self.transforms(stream, request, frame.source.header, until_s))

@@ -23,7 +23,8 @@ class Waiting:
     The worker ends a question on its own thread. An executor of several threads can miss that,
     when it happens just as the waiting coroutine is being run (rclpy#1462); so a timer wakes it
     ten times a second, only while something is open, and ends what is overdue with the same beat:
-    deadlines and cancellations hold even while the model hangs.
+    deadlines and cancellations hold even while the model hangs. Who waits for something that
+    nobody tells looks again at every beat.
 
     :param node: the depth node; its stream is None while it is not active.
     """
@@ -31,6 +32,7 @@ class Waiting:
     def __init__(self, node):
         self._node = node
         self._open = 0
+        self._until_beat = []       # futures of those who wait for the next beat
         self._lock = threading.Lock()
         self._pulse = node.create_timer(
             PULSE_S, self._beat, callback_group=ReentrantCallbackGroup(),
@@ -68,7 +70,18 @@ class Waiting:
         while self._open and time.monotonic() < until_s:
             time.sleep(0.01)
 
+    async def beat(self) -> None:
+        """Wait for the next beat, PULSE_S away at most; while something is open."""
+        future = self.future()
+        with self._lock:
+            self._until_beat.append(future)
+        await future
+
     def _beat(self) -> None:
+        with self._lock:
+            waiting, self._until_beat = self._until_beat, []
+        for future in waiting:
+            future.set_result(None)
         stream = self._node.stream
         if stream is not None:
             stream.worker.end_overdue(time.monotonic())

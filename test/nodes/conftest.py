@@ -11,6 +11,7 @@ import time
 from builtin_interfaces.msg import Time
 import cv2
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.nodes.transforms import NoTransformError
 import numpy as np
 import pytest
 import rclpy
@@ -156,6 +157,12 @@ def transform():
 
 
 @pytest.fixture
+def late_transform():
+    """Return what stands in for a tf that knows of the stamp only after so many looks."""
+    return Late
+
+
+@pytest.fixture
 def make_robot(ros):
     """Return a function that makes the robot's side of the depth node."""
     with contextlib.ExitStack() as stack:
@@ -200,6 +207,21 @@ class Table:
 
     def close(self):
         """Do nothing."""
+
+
+class Late(Table):
+    """A tf that hears of the image's stamp only after some looks."""
+
+    def __init__(self, looks):
+        super().__init__(np.eye(4))
+        self.left = looks
+
+    def matrix(self, target_frame, source_frame, stamp):
+        """Return the transform, once it is there."""
+        self.left -= 1
+        if self.left >= 0:
+            raise NoTransformError('extrapolation into the future')
+        return super().matrix(target_frame, source_frame, stamp)
 
 
 class Robot:

@@ -35,6 +35,15 @@ def measure(robot, **fields):
     return robot.call(Measure, 'depthvlm/measure', request)
 
 
+def test_a_transform_that_is_a_little_late_is_waited_for(active, late_transform):
+    node, robot = active()
+    robot.show(node)
+    node.stream.transforms = late_transform(2)
+    answer = measure(robot, target_frame='map', pixels=[Pixel(u=5.0, v=5.0)])
+    assert answer.status == STATUS.OK, answer.message
+    assert answer.references[0].point.z == pytest.approx(answer.references[0].depth)
+
+
 def measure_later(robot, **fields):
     client = robot.node.create_client(Measure, 'depthvlm/measure')
     assert client.wait_for_service(10.0)

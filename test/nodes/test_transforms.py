@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import importlib.util
 import math
+import time
 
 from builtin_interfaces.msg import Time
 from depthvlm_ros.msg import Pixel
@@ -59,6 +60,26 @@ def test_points_are_brought_into_the_target_frame(active, transform):
     there = answer.references[0].point
     assert (answer.status, answer.points_frame) == (STATUS.OK, 'map')
     assert (there.x, there.y, there.z) == pytest.approx((here.z + 0.5, -here.x, 1.0 - here.y))
+
+
+def test_a_transform_that_is_a_little_late_is_waited_for(active, late_transform):
+    node, robot = active()
+    robot.show(node)
+    node.stream.transforms = late_transform(2)
+    answer = robot.ask(question='', target_frame='map', pixels=[Pixel(u=5.0, v=5.0)])
+    assert answer.status == STATUS.OK, answer.message
+    assert answer.references[0].point.z == pytest.approx(answer.references[0].depth)
+    assert answer.references[0].point.z > 0
+
+
+def test_a_transform_is_not_waited_for_without_end(active, late_transform):
+    node, robot = active()
+    robot.show(node)
+    node.stream.transforms = late_transform(10**6)
+    began = time.monotonic()
+    answer = robot.ask(question='', target_frame='map', pixels=[Pixel(u=5.0, v=5.0)])
+    assert answer.status == STATUS.NO_TRANSFORM
+    assert time.monotonic() - began < 10, 'it has a bound of its own, far below the timeout'
 
 
 def test_transforms_of_the_real_tf2(active):
