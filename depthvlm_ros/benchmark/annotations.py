@@ -157,6 +157,10 @@ class Record:
         if self.fx_px is None:
             raise RecordError('record', f'{self.image}: has no original_fx, wanted a focal length')
         own_height, own_width = self.rgb_size or (height, width)
+        if (own_height, own_width) == (width, height) and width != height:
+            raise RecordError('record', f'{self.image}: original_rgb_size is {own_width} x '
+                              f'{own_height}, the image {width} x {height}; wanted the same way '
+                              'up')
         least, most = FOCAL_OF_SIZE
         if not least <= self.fx_px / own_width <= most:
             raise RecordError('record', f'{self.image}: original_fx is {self.fx_px}, wanted px, '
@@ -187,8 +191,11 @@ def parse_record(fields, dataset, source, line):
     if not isinstance(fields, dict) or not isinstance(fields.get('image'), str):
         raise ValueError(f'{where}: wanted a JSON object with an image path')
     for name, (kinds, wanted) in FIELD_TYPES.items():
-        if not isinstance(fields.get(name), (*kinds, type(None))):
-            raise ValueError(f'{where}: {name} is {fields[name]!r}, wanted {wanted}')
+        value = fields.get(name)
+        if not isinstance(value, (*kinds, type(None))) or isinstance(value, bool):
+            raise ValueError(f'{where}: {name} is {value!r}, wanted {wanted}')
+        if isinstance(value, str):
+            check_text(value, f'{where}: {name}')
     told = fields.get('depth_type') or Z_DEPTH
     if told not in DEPTH_TYPES:
         raise ValueError(f'{where}: depth_type is {told!r}, wanted one of {sorted(DEPTH_TYPES)}')
@@ -202,17 +209,31 @@ def parse_record(fields, dataset, source, line):
     return Record(
         dataset=dataset, source=source, line=line, image=fields['image'].lstrip('/'),
         depth_path=(fields.get('depth_path') or '').lstrip('/'),
-        depth_scale=(parse_positive(fields.get('depth_scale') or None, 'depth_scale', where)
-                     or DEFAULT_DEPTH_SCALE),
+        # Numbers that are metres already have no scale, whatever stands there.
+        depth_scale=(None if depth_format else parse_positive(
+            fields.get('depth_scale'), 'depth_scale', where)) or DEFAULT_DEPTH_SCALE,
         depth_format=depth_format, mask_paths=tuple(m.lstrip('/') for m in masks if m),
         rgb_size=parse_size(fields, 'original_rgb_size', where),
         depth_size=parse_size(fields, 'original_depth_size', where),
         fx_px=parse_positive(fields.get('original_fx'), 'original_fx', where),
-        canonical_fx_px=(parse_positive(fields.get('canonical_fx') or None, 'canonical_fx', where)
+        canonical_fx_px=(parse_positive(fields.get('canonical_fx'), 'canonical_fx', where)
                          or DEFAULT_CANONICAL_FX_PX),
         canonical_size=parse_size(fields, 'canonical_size', where),
         points=points, point_depth_m=point_depth_m, depth_type=DEPTH_TYPES[told],
         prompt=fields.get('prompt') or '', solution=fields.get('solution') or '')
+
+
+def check_text(text, where):
+    """
+    Refuse what no tokenizer takes: half of a character's pair, as JSON can hold it.
+
+    :raises ValueError: such text.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise ValueError(f'{where}: holds half of a character at {e.start}, wanted whole '
+                         'text') from e
 
 
 def parse_positive(value, name, where):
@@ -301,6 +322,10 @@ def read_rgb(path):
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith('I;16'):    # which Pillow would clip at 255: white, mostly
+                return np.repeat((np.array(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            if image.mode in ('I', 'F'):
+                raise ValueError(f'its values are of mode {image.mode}, wanted 8 or 16 bits')
             return np.array(image.convert('RGB'))
     except BROKEN_IMAGE as e:
         raise RecordError('image', f'{path}: not readable as an image ({e})') from e
@@ -310,9 +335,12 @@ def read_grey(path, reason):
     """Read a file of one number a pixel, (H, W), as it is stored."""
     try:
         with Image.open(path) as image:
-            values = np.array(image)
+            values, mode = np.array(image), image.mode
     except BROKEN_IMAGE as e:
         raise RecordError(reason, f'{path}: not readable as an image ({e})') from e
+    if reason == 'depth' and not mode.startswith(('I', 'F')):
+        raise RecordError(reason, f'{path}: is of mode {mode}, wanted 16 bits a pixel: a picture '
+                          'of depth has no metres')
     if values.ndim != 2:
         raise RecordError(reason, f'{path}: has shape {values.shape}, wanted one channel')
     return values
@@ -330,7 +358,7 @@ def read_stored_depth(record, path):
         return read_grey(path, 'depth').astype(np.float32) / np.float32(record.depth_scale)
     try:
         depth_m = np.fromfile(path, '<f4').astype(np.float32)
-    except OSError as e:
+    except (OSError, ValueError) as e:      # ValueError: a path with a null byte
         raise RecordError('depth', f'{path}: not readable ({e})') from e
     height, width = record.depth_size or ETH3D_SIZE
     if depth_m.size != height * width:

@@ -35,7 +35,7 @@ class Annotated:
         self.rgb_root, self.depth_root = root / source.rgb_root, root / source.depth_root
         self.encoder = encoder
         self.with_language = with_language
-        self.dataset = dataset_of(source.annotations)
+        self.dataset = dataset_of(self.lines.path)      # as the benchmark does
         if source.range_m:
             least, most = source.range_m
             self.dataset = replace(self.dataset, min_m=least, max_m=most)

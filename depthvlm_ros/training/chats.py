@@ -12,12 +12,12 @@ own.
 from dataclasses import dataclass
 from pathlib import Path
 
-from depthvlm_ros.benchmark.annotations import read_rgb, RecordError
+from depthvlm_ros.benchmark.annotations import check_text, read_rgb, RecordError
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.training.jsonlines import JsonLines
 from depthvlm_ros.training.samples import Sample
 
-IMAGE_TAG = '<image>'
+IMAGE_TAG, VIDEO_TAG = '<image>', '<video>'
 MOST_TOKENS = 4096      # of a conversation with its image, as released (--max_seq_length)
 ASKING, TELLING = ('user', 'human'), ('assistant', 'gpt')
 
@@ -47,13 +47,21 @@ def read_chat(fields):
     messages = fields.get('messages') or fields.get('conversations')
     if not isinstance(messages, list):
         raise ValueError(f'has {sorted(fields)}, wanted messages or conversations')
+    if fields.get('video') or fields.get('videos'):
+        raise ValueError('has a video, wanted images')
     images = fields.get('images') or fields.get('image') or []
-    images = [images] if isinstance(images, str) else list(images)
+    images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list):
+        raise ValueError(f'has the image {images!r}, wanted a path')
+    images = list(images)
     spoken, tagged = [], False
     for message in messages:
         role = message.get('role', message.get('from'))
         text, shown = read_content(message.get('content', message.get('value')))
-        images += shown
+        images += [image for image in shown if image not in images]
+        check_text(text, 'a message')
+        if VIDEO_TAG in text:
+            raise ValueError(f'says {VIDEO_TAG}, wanted images')
         tagged |= IMAGE_TAG in text
         if role != 'system':
             spoken.append((role, text.replace(IMAGE_TAG, '').strip()))

@@ -59,6 +59,10 @@ class ChatSource:
     share: float | None = None
     max_image_tokens: int = 0
 
+    def __post_init__(self):
+        if self.max_image_tokens < 0:
+            raise ValueError(f'max_image_tokens is {self.max_image_tokens}, wanted >= 0')
+
 
 @dataclass(frozen=True)
 class RoomSource:
@@ -88,6 +92,8 @@ class RoomSource:
             raise ValueError(f'kinds is {self.kinds}, wanted how often, numbers >= 0')
         if not 0 < self.window <= 1:
             raise ValueError(f'window is {self.window}, wanted a share in (0, 1]')
+        if not any(self.kinds.values()):
+            raise ValueError(f'kinds is {self.kinds}, wanted one above 0 at least')
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown:
             raise ValueError(f'kinds has {unknown}, wanted some of {KINDS}')
@@ -193,6 +199,9 @@ class TrainingConfig:
                              'the depth head has none of the matrices that Muon takes')
         if not self.sources:
             raise ValueError('sources is empty, wanted at least one')
+        if self.stage == 1 and all(isinstance(source, ChatSource) for source in self.sources):
+            raise ValueError('sources are chats alone in stage 1, which learns depth: wanted '
+                             'annotated images or rooms')
 
     @property
     def with_language(self):
@@ -285,8 +294,10 @@ def read_source(values):
 
     :raises ValueError: another kind, an unknown key, or a share outside (0, 1].
     """
-    if not isinstance(values, dict):
+    if isinstance(values, tuple(SOURCES.values())):
         return values
+    if not isinstance(values, dict):
+        raise ValueError(f'a source is {values!r}, wanted fields with a kind')
     kind = values.get('kind')
     if kind not in SOURCES:
         raise ValueError(f'a source is of kind {kind!r}, wanted one of {sorted(SOURCES)}')

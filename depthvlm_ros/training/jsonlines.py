@@ -31,6 +31,9 @@ class JsonLines:
             raise ValueError(f'{self.path}: is empty, wanted at least one record')
         self._starts = np.array(starts, np.int64)
         self._lines = np.array(lines, np.int64)
+        if self._is_one_list():
+            raise ValueError(f'{self.path}: is one JSON list, wanted JSON lines, such as '
+                             f'`jq -c ".[]" {self.path.name}` makes of it')
 
     def __len__(self):
         return len(self._starts)
@@ -46,9 +49,19 @@ class JsonLines:
             line = file.readline()
         try:
             return json.loads(line)
-        except ValueError as e:
-            raise ValueError(
-                f'{self.path.name} line {self.line(index) + 1}: not JSON ({e})') from e
+        except (ValueError, RecursionError) as e:
+            raise ValueError(f'{self.path.name} line {self.line(index) + 1}: not JSON '
+                             f'({e or type(e).__name__})') from e
+
+    def _is_one_list(self):
+        """Tell whether the file is not lines of objects but one list of them."""
+        with open(self.path, 'rb') as file:
+            if not file.read(1 << 12).lstrip(b'\xef\xbb\xbf \t\r\n').startswith(b'['):
+                return False
+        try:
+            return any(isinstance(one, dict) for one in self[0]) and len(self) == 1
+        except ValueError:      # its first line is no JSON by itself
+            return True
 
     def line(self, index):
         """Return the number, from 0, of a record's line in the file."""

@@ -32,6 +32,11 @@ def open_tensorboard(folder, first):
     return SummaryWriter(folder, purge_step=first or None)
 
 
+def is_whole(row):
+    """Tell whether a row of the log was written to its end and nothing else."""
+    return tuple(row) == COLUMNS and None not in row.values() and row['step'].isdecimal()
+
+
 class RunLog:
     """
     The log of the main process.
@@ -102,8 +107,9 @@ class RunLog:
         if not first or not self.path.is_file():
             return []
         with open(self.path, newline='') as file:
-            rows = csv.DictReader(file)
+            lines = (line.replace('\0', '') for line in file)   # as after a power cut
+            rows = csv.DictReader(lines)
             if tuple(rows.fieldnames or ()) == COLUMNS:
-                return [row for row in rows if int(row['step']) < first]
+                return [row for row in rows if is_whole(row) and int(row['step']) < first]
         self.path.rename(self.path.with_name('log-before.csv'))  # of a version that logged else
         return []

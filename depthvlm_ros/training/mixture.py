@@ -67,8 +67,8 @@ def split_shares(sources, shares):
         return [rest if share is None else share for share in shares]
     lengths = [0 if share is not None else len(s) for s, share in zip(sources, shares)]
     if (rest > 1e-9) != (sum(lengths) > 0) or rest < -1e-9:
-        raise ValueError(f'the shares of the sources add up to {1 - rest:g}, wanted 1, or less '
-                         'beside sources without a share')
+        wanted = 'less than 1 beside sources without one' if None in shares else '1'
+        raise ValueError(f'the shares of the sources add up to {1 - rest:g}, wanted {wanted}')
     return [share if share is not None else rest * n / sum(lengths)
             for share, n in zip(shares, lengths)]
 

@@ -16,6 +16,7 @@ from depthvlm_ros.model.checkpoint import (
 )
 from depthvlm_ros.model.prompt import Prompt
 from depthvlm_ros.training.tokenizer import room_texts, train_tokenizer
+from huggingface_hub.errors import StrictDataclassError
 import torch
 
 HEAD = 'depth_head.'
@@ -46,17 +47,23 @@ def build(training, begun=None):
 
     :param begun: folder of a run that goes on, whose tokenizer is kept.
     :return: (model, tokenizer, prompt).
+    :raises ValueError: a field of the model that is not known, or a value out of range.
     """
     torch.manual_seed(training.seed)
     tokenizer = (load_tokenizer(begun) if begun else
                  train_tokenizer(room_texts(training.vocab_rooms), training.vocab_size))
     prompt = Prompt.of(tokenizer)
     fields = dict(training.model)
+    check_fields(DepthVLMConfig().to_dict(), fields)
     fields['text_config'] = {**fields['text_config'], 'vocab_size': training.vocab_size}
     tokens = {f'{name}_token_id': tokenizer.convert_tokens_to_ids(f'<|{token}|>')
               for name, token in (('image', 'image_pad'), ('video', 'video_pad'),
                                   ('vision_start', 'vision_start'), ('vision_end', 'vision_end'))}
-    model = DepthVLM(DepthVLMConfig(**fields, **tokens))
+    try:
+        config = DepthVLMConfig(**fields, **tokens)
+    except (TypeError, StrictDataclassError) as e:
+        raise ValueError(f'model is {training.model}: {e}') from e
+    model = DepthVLM(config)
     reset_head(model.depth_head)
     return model, tokenizer, prompt
 
@@ -111,17 +118,33 @@ def changed_config(folder, changes):
     """
     config = read_config(folder)
     fields = json.loads(json.dumps(config.to_dict()))
+    check_fields(fields, changes)
     for key, value in changes.items():
-        if key not in fields:
+        fields[key] = {**fields[key], **value} if isinstance(value, dict) else value
+    try:
+        return DepthVLMConfig.from_dict(fields)
+    except (TypeError, ValueError, StrictDataclassError) as e:
+        raise ValueError(f'model is {changes}: {e}') from e
+
+
+def check_fields(known, given):
+    """
+    Hold the fields of a model against those that there are.
+
+    :param known: a configuration's dict.
+    :raises ValueError: others, or no fields where a part's are wanted.
+    """
+    for key, value in given.items():
+        if key not in known:
             raise ValueError(f'model has the field {key!r}, wanted one of DepthVLMConfig')
-        if isinstance(value, dict) and isinstance(fields[key], dict):
-            unknown = sorted(value.keys() - fields[key].keys())
+        if isinstance(known[key], dict) != isinstance(value, dict):
+            raise ValueError(f'model has {key} {value!r}, wanted '
+                             + ('fields' if isinstance(known[key], dict) else 'no fields'))
+        if isinstance(value, dict):
+            unknown = sorted(value.keys() - known[key].keys())
             if unknown:
                 raise ValueError(f'model has the fields {unknown} in {key}, wanted some of '
-                                 f'{sorted(fields[key])}')
-            value = {**fields[key], **value}
-        fields[key] = value
-    return DepthVLMConfig.from_dict(fields)
+                                 f'{sorted(known[key])}')
 
 
 def check_plain_keys(folder, config):

@@ -24,14 +24,16 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 PREFIX = 'state-'
+METADATA = '.metadata'      # of dcp, which writes it last
 # The step to go on with, records skipped so far, and what the run was begun with: how many steps,
-# and how many samples each.
-PROGRESS = ('step', 'skipped', 'steps', 'samples_per_step')
+# how many samples each, and the rest of it as JSON (see train.description).
+PROGRESS = ('step', 'skipped', 'steps', 'samples_per_step', 'run')
 
 
 def latest_state(out):
     """Return the newest complete state in a folder, or None."""
-    states = [p for p in Path(out).glob(f'{PREFIX}*') if p.name[len(PREFIX):].isdigit()]
+    states = [p for p in Path(out).glob(f'{PREFIX}*') if p.name[len(PREFIX):].isdigit()
+              and (p / METADATA).is_file()]
     return max(states, key=lambda p: int(p.name[len(PREFIX):]), default=None)
 
 
@@ -64,20 +66,35 @@ def save_state(out, progress, learner, optimisers, accelerator):
 
 
 def load_progress(path):
-    """Return a state's dict of PROGRESS."""
+    """
+    Return a state's dict of PROGRESS.
+
+    :raises ValueError: it is damaged, or of a version that kept less.
+    """
     state = {'progress': dict.fromkeys(PROGRESS, 0)}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        dcp.load(state, checkpoint_id=path)
+        try:
+            dcp.load(state, checkpoint_id=path)
+        except dcp.CheckpointException as error:
+            raise damaged(path) from error
     return state['progress']
+
+
+def damaged(path):
+    """Return the error that says what to do with a state that cannot be read."""
+    return ValueError(f'{path} is damaged, or of another model or version: delete it to begin '
+                      'anew, or give another --out')
 
 
 def load_state(path, learner, optimisers):
     """
     Load a state's weights and what the optimisers keep.
 
-    :raises ValueError: it is of a run that trained other parameters or another model.
+    :raises ValueError: it is of another model, or damaged.
     """
+    rates = [{name: value for name, value in group.items() if name != 'params'}
+             for optimiser in bare(optimisers) for group in optimiser.param_groups]
     model_state, optimiser_state = get_state_dict(learner, bare(optimisers))
     state = {'model': model_state, 'optimiser': optimiser_state}
     with warnings.catch_warnings():
@@ -85,11 +102,13 @@ def load_state(path, learner, optimisers):
         try:
             dcp.load(state, checkpoint_id=path)
         except dcp.CheckpointException as error:
-            raise ValueError(
-                f'{path} is the state of another run (another stage, optimiser or model); wanted '
-                'this one, or another --out') from error
+            raise damaged(path) from error
     set_state_dict(learner, bare(optimisers), model_state_dict=state['model'],
                    optim_state_dict=state['optimiser'])
+    # What the config says of the optimisers holds, not what it said when the state was saved.
+    for group, values in zip((group for optimiser in bare(optimisers)
+                              for group in optimiser.param_groups), rates):
+        group |= values
 
 
 def bare(optimisers):

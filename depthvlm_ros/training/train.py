@@ -10,8 +10,9 @@ layout.
 
 import argparse
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
+import json
 import logging
 import math
 import os
@@ -43,12 +44,19 @@ from depthvlm_ros.training.state import (
     save_checkpoint,
     save_state,
 )
+from depthvlm_ros.training.stopping import ignore_interrupts, Stopping
 from depthvlm_ros.training.vision import encode
+from safetensors import SafetensorError
 import torch
+from torch.distributed.checkpoint import CheckpointException
 from torch.utils.data import DataLoader
 import yaml
 
 LOG_EVERY = 20  # steps
+# Of a run that goes on: what must be as it was, and what may differ without a word, since the
+# steps are the same ones or are held against each other otherwise.
+FIXED = ('stage', 'thaw_vision', 'optimiser', 'model')
+FREE = ('start', 'steps', 'batch_size', 'global_batch', 'gradient_checkpointing', 'saved_dtype')
 # On a CPU a product is compiled for the shape of its operands, of which rooms have thousands.
 PRODUCTS_KEPT = '20000'
 SKIPPED = COUNTED.index('skipped')
@@ -67,7 +75,13 @@ def open_accelerator(device):
         raise ValueError('training needs accelerate, which is not installed: '
                          'pip install -r requirements-training.txt') from e
     # Without a GPU, processes that were not told so would each train alone.
-    return Accelerator(cpu=device == 'cpu' or not torch.accelerator.is_available())
+    accelerator = Accelerator(cpu=device == 'cpu' or not torch.accelerator.is_available())
+    # `accelerate launch` may bring settings of its own; both are this configuration's to say.
+    if accelerator.mixed_precision not in ('no', 'bf16'):
+        raise ValueError(f'accelerate was told mixed_precision {accelerator.mixed_precision!r}, '
+                         "wanted 'no': the configuration's precision says it")
+    accelerator.gradient_accumulation_steps = 1
+    return accelerator
 
 
 def open_data(training, root, encoder, processes):
@@ -126,12 +140,15 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     """
     Train to the last step, going on where a state is saved in `out`.
 
+    SIGINT or SIGTERM end it after the step under way, saved.
+
     :param out: folder of log, state and checkpoint.
     :param data: folder that the sources' paths are relative to.
     :param workers: processes that read and render, for each process that trains.
     :param device: 'auto' or 'cpu'.
     :param save_every: steps between states.
     :param stop_at: end at that step, saved, to be gone on with.
+    :return: 0, or the exit code of a run that a signal ended.
     """
     out = Path(out)
     accelerator = open_accelerator(device)
@@ -144,35 +161,73 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     learner = prepare_learner(model, training, accelerator)
     learner, *optimisers = accelerator.prepare(learner, *optimisers_of(learner, training))
     progress = {'step': 0, 'skipped': 0, 'steps': steps,
-                'samples_per_step': len(mixture) // steps}
+                'samples_per_step': len(mixture) // steps, 'run': description(training, mixture)}
     if begun:
         progress |= gone_on_with(load_progress(begun), progress)
         load_state(begun, learner, optimisers)
     first = progress['step']
     end = min(steps, stop_at or steps)
+    if first >= end:
+        logging.getLogger(__name__).info('%s is at step %d of %d already: there is nothing to do',
+                                         out, first, steps)
     loader = open_loader(mixture, encoder, training, accelerator, range(first, end), workers)
     log = RunLog(out, first, steps, accelerator.is_main_process)
     batches = iter(loader)
     per_step = accumulations(training, accelerator.num_processes)
-    for step in range(first, end):
-        rate = rate_at(step, steps, training)
-        for group in (group for optimiser in optimisers for group in optimiser.param_groups):
-            group['lr'] = rate
-        some = [next(batches).to(accelerator.device) for _ in range(per_step)]
-        log.skip(text for batch in some for text in batch.skipped)
-        means, counts, norm = train_step(accelerator, learner, optimisers, some, training.clip)
-        progress['step'] = step + 1
-        progress['skipped'] += int(counts[SKIPPED])
-        log.advance()
-        if step % LOG_EVERY == 0 or step + 1 == end:
-            total = float(accelerator.unwrap_model(learner).total(means))
-            log.write({'step': step, 'samples': (step + 1) * progress['samples_per_step'],
-                       'learning_rate': rate, 'total': total, 'gradient_norm': norm,
-                       'skipped': progress['skipped'], **dict(zip(PARTS, means.tolist()))})
-        if (step + 1) % save_every == 0 or step + 1 == end:
-            save(out, progress, learner, optimisers, accelerator, tokenizer, training)
+    told = False    # by a signal, to end
+    with Stopping() as stopping:
+        for step in range(first, end):
+            rate = rate_at(step, steps, training)
+            for group in (group for optimiser in optimisers for group in optimiser.param_groups):
+                group['lr'] = rate
+            some = [next(batches).to(accelerator.device) for _ in range(per_step)]
+            log.skip(text for batch in some for text in batch.skipped)
+            means, counts, norm = train_step(accelerator, learner, optimisers, some, training.clip)
+            progress['step'] = step + 1
+            progress['skipped'] += int(counts[SKIPPED])
+            log.advance()
+            if step % LOG_EVERY == 0 or step + 1 == end:
+                total = float(accelerator.unwrap_model(learner).total(means))
+                log.write({'step': step, 'samples': (step + 1) * progress['samples_per_step'],
+                           'learning_rate': rate, 'total': total, 'gradient_norm': norm,
+                           'skipped': progress['skipped'], **dict(zip(PARTS, means.tolist()))})
+            told = stopping.wanted(accelerator)
+            if (step + 1) % save_every == 0 or step + 1 == end or told:
+                save(out, progress, learner, optimisers, accelerator, tokenizer, training)
+            if told:
+                break
     log.close()
     accelerator.end_training()
+    if told:
+        logging.getLogger(__name__).warning('ended by a signal after step %d of %d, saved; the '
+                                            'same command goes on', progress['step'], steps)
+    return stopping.exit_code if told else 0
+
+
+def description(training, mixture):
+    """Return as JSON what a run is: its configuration, and how many records its sources have."""
+    records = [len(source) if hasattr(source, '__len__') else None for source in mixture.sources]
+    return json.dumps({**asdict(training), 'records': records}, sort_keys=True)
+
+
+def check_same_run(had, has):
+    """
+    Hold a run that goes on against what it was begun as; warn of what differs.
+
+    :param had: its description when it was saved; has: now.
+    :raises ValueError: another stage, optimiser or model.
+    """
+    had, has = json.loads(had), json.loads(has)
+    differing = {name: f'{name} was {had.get(name)!r} and is {value!r}'
+                 for name, value in has.items() if had.get(name) != value}
+    fixed = [words for name, words in differing.items() if name in FIXED]
+    if fixed:
+        raise ValueError(f'this is another run than the one begun there: {"; ".join(fixed)}; '
+                         'wanted the same, or another --out')
+    changed = [words for name, words in differing.items() if name not in FREE]
+    if changed:
+        logging.getLogger(__name__).warning('goes on as another run than it was begun as: %s',
+                                            '; '.join(changed))
 
 
 def gone_on_with(saved, now):
@@ -184,6 +239,7 @@ def gone_on_with(saved, now):
     :return: dict: 'step' and 'skipped' of the state.
     :raises ValueError: a step of another number of samples: the run would not go on where it was.
     """
+    check_same_run(saved['run'], now['run'])
     had, has = saved['samples_per_step'], now['samples_per_step']
     if had != has:
         raise ValueError(f'a step has {has} samples, and had {had} before the run was stopped at '
@@ -226,17 +282,35 @@ def open_loader(mixture, encoder, training, accelerator, steps, workers):
     positions = step_batches(steps, training, accelerator.process_index,
                              accelerator.num_processes)
     return DataLoader(mixture, batch_sampler=positions, num_workers=workers,
-                      collate_fn=encoder.collate, prefetch_factor=4 if workers else None,
+                      collate_fn=encoder.collate, worker_init_fn=ignore_interrupts,
+                      prefetch_factor=4 if workers else None,
                       pin_memory=False)
 
 
 def save(out, progress, learner, optimisers, accelerator, tokenizer, training):
-    """Save the checkpoint and, once it is there, the state, which needs its tokenizer."""
+    """
+    Save the checkpoint and, once it is there, the state, which needs its tokenizer.
+
+    :raises OSError: they cannot be written, as on a full disk; what was saved before stays.
+    """
     weights = gather_weights(learner)
-    if accelerator.is_main_process:
-        save_checkpoint(accelerator.unwrap_model(learner).model, tokenizer, out,
-                        getattr(torch, training.saved_dtype), weights)
-    save_state(out, progress, learner, optimisers, accelerator)
+    try:
+        if accelerator.is_main_process:
+            save_checkpoint(accelerator.unwrap_model(learner).model, tokenizer, out,
+                            getattr(torch, training.saved_dtype), weights)
+        save_state(out, progress, learner, optimisers, accelerator)
+    except (SafetensorError, CheckpointException) as error:
+        last = str(error).strip().splitlines()[-1]
+        raise OSError(f'{out}: step {progress["step"]} could not be saved ({last}); what was '
+                      'saved before is kept') from error
+
+
+def without_trace(error):
+    """Return an error's words; those that a process which reads has raised come with its trace."""
+    text = str(error)
+    if 'Original Traceback' not in text:
+        return text
+    return text.strip().splitlines()[-1].partition(': ')[2]
 
 
 def main(args=None):
@@ -264,7 +338,10 @@ def main(args=None):
         name, equals, value = text.partition('=')
         if not equals:
             parser.error(f'--set {text}: wanted FIELD=VALUE')
-        changed[name] = yaml.safe_load(value)
+        try:
+            changed[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            parser.error(f'--set {text}: {error}, wanted FIELD=VALUE in YAML')
     given = {'steps': options.steps, 'start': options.start}
     changed |= {k: v for k, v in given.items() if v is not None}
     try:
@@ -272,11 +349,13 @@ def main(args=None):
     except ValueError as e:
         parser.error(str(e))
     try:
-        run(training, options.out, options.data, options.workers, options.device,
-            options.save_every, options.stop_at)
+        ended = run(training, options.out, options.data, options.workers, options.device,
+                    options.save_every, options.stop_at)
     except (ValueError, OSError) as error:      # what is wrong with what was given
         logging.getLogger(__name__).debug('where it was found', exc_info=True)
-        sys.exit(f'train: {error}')
+        sys.exit(f'train: {without_trace(error)}')
+    if ended:
+        sys.exit(ended)
 
 
 if __name__ == '__main__':

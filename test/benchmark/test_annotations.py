@@ -15,6 +15,7 @@ from depthvlm_ros.benchmark.annotations import (
 )
 from depthvlm_ros.camera import Intrinsics
 import numpy as np
+from PIL import Image
 import pytest
 
 
@@ -69,6 +70,9 @@ def test_a_json_list_is_read_too(bench):
     ({'depth_type': 'inverse'}, "'inverse'"),
     ({'depth_format': 'exr'}, "'exr'"),
     ({'depth_scale': -1}, 'depth_scale is -1'),
+    ({'depth_scale': 0}, 'depth_scale is 0, wanted a number above 0'),
+    ({'depth_scale': True}, 'depth_scale is True, wanted a number'),
+    ({'prompt': 'How far? \ud83d'}, 'prompt: holds half of a character at 9'),
     ({'original_fx': 0}, 'original_fx is 0'),
     ({'original_rgb_size': [4]}, r'original_rgb_size is \[4\]'),
     ({'original_rgb_size': 640}, 'original_rgb_size is 640, wanted a list'),
@@ -205,6 +209,31 @@ def test_a_cut_image_is_not_half_an_image(bench):
         cut(bench.root / 'rgb' / name)
         with pytest.raises(RecordError, match=name):
             read_rgb(bench.root / 'rgb' / name)
+
+
+def test_images_of_16_bits_are_not_white(bench):
+    grey = np.arange(1600).reshape(40, 40) * 40
+    bench.png('rgb/a.png', grey)
+    read = read_rgb(bench.root / 'rgb/a.png')
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, np.repeat((grey >> 8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize('mode', ['L', 'P'])
+def test_a_picture_of_depth_is_not_taken_for_millimetres(bench, mode):
+    fields = bench.add('a', np.full((4, 4), 3.0))
+    Image.fromarray(np.full((4, 4), 200, np.uint8)).convert(mode).save(
+        bench.root / 'depth/a.png')
+    with pytest.raises(RecordError, match=f'is of mode {mode}, wanted 16 bits') as error:
+        read_one(bench, 'nyuv2.jsonl', **fields)
+    assert error.value.reason == 'depth'
+
+
+def test_an_image_that_lies_on_its_side_has_no_camera(bench):
+    record, = read_annotations(bench.annotate('a.jsonl', bench.add('a', np.ones((2, 4)))))
+    assert record.camera(2, 4).fx == 1000.0
+    with pytest.raises(RecordError, match='original_rgb_size is 4 x 2, the image 2 x 4'):
+        record.camera(4, 2)
 
 
 def test_an_error_travels_between_processes():

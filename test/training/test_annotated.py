@@ -4,7 +4,7 @@
 import json
 
 import cv2
-from depthvlm_ros.benchmark.annotations import RecordError
+from depthvlm_ros.benchmark.annotations import dataset_of, RecordError
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model.preprocessing import preprocess
 from depthvlm_ros.training.annotated import Annotated, crop_to_edge
@@ -77,6 +77,23 @@ def test_bounds_on_pixels_scale_the_label(encoder, tmp_path):
     # The network sees 96 x 64 px, so that its focal length is sqrt(96 * 64 / (16 * 12)) too long.
     assert label.shape == (64, 96)
     torch.testing.assert_close(label, torch.full((64, 96), 2.0 / (96 * 64 / (16 * 12)) ** 0.5))
+
+
+def test_the_folder_of_the_data_tells_the_dataset_as_in_the_benchmark(encoder, tmp_path):
+    folder = tmp_path / 'ddad'
+    folder.mkdir()
+    source, _ = write(folder, np.ones((HEIGHT, WIDTH), np.float32), name='annotations')
+    assert Annotated(source, folder, encoder).dataset == dataset_of('ddad.jsonl')
+    assert Annotated(source, folder, encoder).dataset.name == 'DDAD'
+
+
+def test_a_list_instead_of_lines_is_named(encoder, tmp_path):
+    source, _ = write(tmp_path, np.ones((HEIGHT, WIDTH), np.float32), name='a')
+    text = (tmp_path / 'a.jsonl').read_text()
+    for written in (f'[{text}]', f'[\n{text}]\n', f'[{text.strip()}]'):
+        (tmp_path / 'a.jsonl').write_text(written)
+        with pytest.raises(ValueError, match='a.jsonl: is one JSON list, wanted JSON lines'):
+            Annotated(source, tmp_path, encoder)
 
 
 def test_depth_beyond_the_datasets_range_is_invalid(encoder, tmp_path):

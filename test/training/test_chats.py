@@ -40,6 +40,12 @@ def test_the_common_forms_are_read(fields, chat):
     assert read_chat(fields) == chat
 
 
+def test_an_image_that_is_named_twice_is_one():
+    shown = [{'type': 'image', 'image': 'a.png'}, {'type': 'text', 'text': 'A'}]
+    assert read_chat({'images': ['a.png'], 'messages': said(
+        ('user', shown), ('assistant', 'B'))}).image == 'a.png'
+
+
 @pytest.mark.parametrize(('fields', 'said_of_it'), [
     ({'question': 'What?'}, r"has \['question'\], wanted messages or conversations"),
     ({'messages': said(('user', 'What?'))}, r"turns \['user'\], wanted user and assistant"),
@@ -50,6 +56,12 @@ def test_the_common_forms_are_read(fields, chat):
      'has 2 images, wanted at most one'),
     ({'messages': said(('user', 'A'), ('assistant', 'B')), 'images': [{'path': 'a.png'}]},
      r"has the image {'path': 'a.png'}, wanted a path"),
+    ({'messages': said(('user', 'A'), ('assistant', 'B')), 'image': {'path': 'a.png'}},
+     r"has the image {'path': 'a.png'}, wanted a path"),
+    ({'messages': said(('user', 'A'), ('assistant', 'B')), 'video': 'a.mp4'}, 'has a video'),
+    ({'messages': said(('user', '<video>A'), ('assistant', 'B'))}, 'says <video>, wanted images'),
+    ({'messages': said(('user', 'What? \ud83d'), ('assistant', 'B'))},
+     'a message: holds half of a character at 6'),
     ({'messages': said(('user', '<image>A'), ('assistant', 'B'))},
      'says <image> and has no image'),
     ({'messages': said(('user', [{'type': 'image'}, {'text': 'A'}]), ('assistant', 'B'))},

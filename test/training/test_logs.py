@@ -22,6 +22,13 @@ def test_rows_beyond_the_state_that_a_run_goes_on_from_are_dropped(tmp_path):
     assert write_steps(tmp_path, 30, 35) == [0, 20, 35]
 
 
+def test_rows_that_were_not_written_whole_are_left_out(tmp_path):
+    write_steps(tmp_path, 0, 0, 20)
+    with open(tmp_path / 'log.csv', 'a') as file:
+        file.write('x,1\n' + '21,' * 30 + '\n22,1,2\n' + '\0' * 40)
+    assert write_steps(tmp_path, 30, 35) == [0, 20, 35]
+
+
 def test_every_record_skipped_is_named_until_there_are_too_many(tmp_path, caplog):
     log = RunLog(tmp_path, 0, 100, active=False)
     with caplog.at_level(logging.WARNING):

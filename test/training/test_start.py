@@ -80,6 +80,18 @@ def test_an_unknown_field_of_the_model_is_refused(staged):
         begin(replace(staged[0], model={'canonical_f': 3}))
     with pytest.raises(ValueError, match=r"the fields \['bogus'\] in text_config, wanted some of"):
         begin(replace(staged[0], model={'text_config': {'bogus': 1}}))
+    with pytest.raises(ValueError, match='model has text_config 5, wanted fields'):
+        begin(replace(staged[0], model={'text_config': 5}))
+    with pytest.raises(ValueError, match="model is {'canonical_fx': 'abc'}: "):
+        begin(replace(staged[0], model={'canonical_fx': 'abc'}))
+
+
+def test_an_unknown_field_of_a_model_from_scratch_is_refused(tiny_training):
+    for fields, said in (({'canonical_fxx': 3}, "the field 'canonical_fxx'"),
+                         ({'text_config': {**tiny_training.model['text_config'], 'hiden': 1}},
+                          r"the fields \['hiden'\] in text_config")):
+        with pytest.raises(ValueError, match=said):
+            begin(replace(tiny_training, model={**tiny_training.model, **fields}))
 
 
 def test_a_start_that_is_not_there_is_named(staged):

@@ -4,14 +4,18 @@
 import csv
 from dataclasses import replace
 import json
+import os
+import resource
 import shutil
+import signal
 
 import cv2
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
+from depthvlm_ros.training import train
 from depthvlm_ros.training.config import AnnotatedSource
 from depthvlm_ros.training.state import latest_state
-from depthvlm_ros.training.train import main, run
+from depthvlm_ros.training.train import main, run, train_step
 import numpy as np
 import pytest
 from safetensors.torch import load_file
@@ -167,8 +171,94 @@ def test_a_run_does_not_go_on_from_the_state_of_another_stage(staged, exported, 
     run(staged[0], tmp_path, data=exported, **QUICK)
     other = replace(staged[1], start=str(tmp_path), batch_size=staged[0].batch_size,
                     global_batch=staged[0].global_batch, steps=staged[0].steps + 1)
-    with pytest.raises(ValueError, match='is the state of another run'):
+    with pytest.raises(ValueError, match='another run than the one begun there: stage was 1 and '
+                       'is 2; wanted the same, or another --out'):
         run(other, tmp_path, data=exported, **QUICK)
+
+
+def test_what_differs_in_a_run_that_goes_on_is_told_and_holds(exact, tmp_path, caplog):
+    run(exact, tmp_path, stop_at=1, **QUICK)
+    run(replace(exact, batch_size=exact.batch_size // 2, global_batch=exact.batch_size),
+        tmp_path, stop_at=2, **QUICK)
+    assert 'another run' not in caplog.text
+    before = weights(tmp_path)
+    run(replace(exact, weight_decay=1000.0), tmp_path, stop_at=3, **QUICK)
+    assert 'goes on as another run than it was begun as: weight_decay was ' in caplog.text
+    assert 'and is 1000.0' in caplog.text
+    norms = [float(weights(tmp_path)[key].norm() / before[key].norm())
+             for key in before if before[key].ndim == 2 and before[key].norm() > 0]
+    assert min(norms) < 0.9, 'the weights do not decay by what the configuration says now'
+
+
+def test_a_finished_run_says_that_there_is_nothing_to_do(exact, tmp_path, caplog):
+    with caplog.at_level('INFO'):
+        run(replace(exact, steps=1), tmp_path, **QUICK)
+        assert 'nothing to do' not in caplog.text
+        run(replace(exact, steps=1), tmp_path, **QUICK)
+    assert 'is at step 1 of 1 already: there is nothing to do' in caplog.text
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda state: (state / '__0_0.distcp').write_bytes(b'half'),
+    lambda state: (state / '.metadata').write_bytes(b'')])
+def test_a_damaged_state_is_named(exact, tmp_path, spoil):
+    run(exact, tmp_path, stop_at=1, **QUICK)
+    spoil(tmp_path / 'state-0000001')
+    with pytest.raises(ValueError, match='state-0000001 is damaged, .*delete it to begin anew'):
+        run(exact, tmp_path, **QUICK)
+
+
+def test_a_state_without_its_last_file_does_not_count(exact, tmp_path):
+    run(exact, tmp_path, stop_at=1, **QUICK)
+    (tmp_path / 'state-0000009').mkdir()
+    assert latest_state(tmp_path).name == 'state-0000001'
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_a_signal_ends_is_saved_and_goes_on_exactly(exact, tmp_path, monkeypatch,
+                                                             number):
+    def step_with_signal(*words):
+        os.kill(os.getpid(), number)
+        return train_step(*words)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    run(exact, tmp_path / 'whole', **QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, 'train_step', step_with_signal)
+        assert run(exact, tmp_path / 'parts', **QUICK) == 128 + number
+    assert latest_state(tmp_path / 'parts').name == 'state-0000001'
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert run(exact, tmp_path / 'parts', **QUICK) == 0
+    assert_same(weights(tmp_path / 'whole'), weights(tmp_path / 'parts'))
+
+
+def test_a_disk_that_is_full_is_said_in_a_line(exact, tmp_path):
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+    try:
+        with pytest.raises(OSError, match='step 1 could not be saved|File too large'):
+            run(exact, tmp_path, stop_at=1, **QUICK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def test_settings_of_accelerates_own_do_not_scale_the_gradients(exact, tmp_path, monkeypatch):
+    run(replace(exact, steps=1), tmp_path / 'one', **QUICK)
+    monkeypatch.setenv('ACCELERATE_GRADIENT_ACCUMULATION_STEPS', '4')
+    run(replace(exact, steps=1), tmp_path / 'other', **QUICK)
+    assert rows(tmp_path / 'one')[0]['gradient_norm'] == rows(
+        tmp_path / 'other')[0]['gradient_norm']
+
+
+def test_an_error_of_a_process_that_reads_is_one_line(staged, tmp_path):
+    (tmp_path / 'a.jsonl').write_text('{"messages": []}\n')
+    path = tmp_path / 'x.yaml'
+    path.write_text(yaml.safe_dump({'stage': 2, 'model': dict(staged[0].model), 'sources': [
+        {'kind': 'chats', 'file': 'a.jsonl'}], 'batch_size': 1}))
+    with pytest.raises(SystemExit) as ended:
+        main(['--config', str(path), '--out', str(tmp_path / 'out'), '--data', str(tmp_path),
+              '--start', staged[0].start, '--workers', '1', '--device', 'cpu'])
+    assert str(ended.value).startswith('train: 100 records in a row cannot be used; the last: ')
+    assert '\n' not in str(ended.value)
 
 
 def test_what_is_wrong_with_the_data_is_said_in_a_line(tmp_path, capsys):

@@ -1,0 +1,54 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""How a run that is told to end, as by Ctrl-C or a cluster that takes it off, loses no step."""
+
+import signal
+import threading
+
+import torch
+
+SIGNALS = signal.SIGINT, signal.SIGTERM
+BY_SIGNAL = 128     # what a shell adds to a signal's number
+
+
+class Stopping:
+    """
+    Notes the first SIGINT or SIGTERM while it is open; the second one ends the process as ever.
+
+    Signals are heard in a program's first thread alone; opened in another one, this hears none.
+    """
+
+    def __init__(self):
+        self.number = 0     # of the signal that came
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number, _frame):
+        self.number = number
+        self.__exit__()
+
+    def wanted(self, accelerator):
+        """Tell whether any of the processes was told to end; a collective call."""
+        if accelerator.num_processes == 1:
+            return bool(self.number)
+        told = torch.tensor(self.number, device=accelerator.device)
+        return bool(accelerator.reduce(told, 'sum'))
+
+    @property
+    def exit_code(self):
+        """Return what a shell says of a program that such a signal ended."""
+        return BY_SIGNAL + (self.number or signal.SIGTERM)
+
+
+def ignore_interrupts(_worker):
+    """Leave Ctrl-C, which the whole group of processes gets, to the process that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
