@@ -68,6 +68,7 @@ class DepthNode(LifecycleNode):
         # neither parameters nor questions shall wait for them.
         self._transitions = MutuallyExclusiveCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=self._transitions)
+        self._answer_during_transitions()
         parameters.declare(self)
         parameters.warn_of_unknown(self)
         self.add_on_set_parameters_callback(
@@ -97,6 +98,15 @@ class DepthNode(LifecycleNode):
             self.get_logger().info('unconfigured: configure and activate it, or start it with the '
                                    'parameter autostart')
 
+    def _answer_during_transitions(self) -> None:
+        """Let whoever asks for the state be answered while a transition takes its time."""
+        group = ReentrantCallbackGroup()
+        for name in ('state', 'available_states', 'available_transitions', 'transition_graph'):
+            service = getattr(self, f'_service_get_{name}', None)   # rclpy has no public way
+            if service is not None:
+                service.callback_group = group
+                group.add_entity(service)
+
     @property
     def state(self) -> str:
         """Return the lifecycle state: 'unconfigured', 'inactive', 'active' or a transition."""
@@ -105,7 +115,8 @@ class DepthNode(LifecycleNode):
     @property
     def inactive_reason(self) -> str:
         """Say what to do while the node is not active."""
-        todo = {'unconfigured': 'configure and activate it', 'inactive': 'activate it'}
+        todo = {'unconfigured': 'configure and activate it', 'inactive': 'activate it',
+                'finalized': 'start its process again'}
         return f'the node is {self.state}, wanted active: {todo.get(self.state, "wait for that")}'
 
     def value(self, name: str):
@@ -159,6 +170,7 @@ class DepthNode(LifecycleNode):
         """Connect."""
         self._hangs = False
         self.stream = Stream(self, self._predictor, self._model_thread, self._hang.trigger)
+        parameters.warn_of_unknown_qos(self)
         self.get_logger().info(f'active, waiting for images on {", ".join(self.stream.topics)}')
         return SUCCESS
 

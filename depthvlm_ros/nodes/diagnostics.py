@@ -37,6 +37,13 @@ class Statistics:
         self.mismatch_s = -math.inf
         self.calibration = 'no camera_info has arrived'
         self.image_s = math.nan     # when the last image came, monotonic
+        self.began_s = time.monotonic()
+        self.silence = ''           # why none comes, where that is known
+        self.doubt = ''             # what is odd about images that are used all the same
+
+    def silent_s(self) -> float:
+        """Return for how long no image has come, in s."""
+        return time.monotonic() - max(self.began_s, np.nan_to_num(self.image_s))
 
     def count(self, name: str) -> None:
         """Add one to a count."""
@@ -46,7 +53,7 @@ class Statistics:
     def add_image(self) -> None:
         """Count an image that came."""
         self.count('received')
-        self.image_s = time.monotonic()
+        self.image_s, self.silence = time.monotonic(), ''
 
     def add_error(self, name: str, text: str) -> None:
         """Add one to a count of faults, and keep the text."""
@@ -92,11 +99,16 @@ def status_of(statistics: Statistics, name: str, hardware_id: str,
         status.level, status.message = DiagnosticStatus.ERROR, statistics.last_error
     elif now_s - statistics.mismatch_s < MISMATCH_S:
         status.level, status.message = DiagnosticStatus.WARN, statistics.mismatch
+    elif statistics.silence:
+        status.level, status.message = DiagnosticStatus.WARN, (
+            f'no image for {statistics.silent_s():.0f} s: {statistics.silence}')
     elif statistics.calibration != 'ok':
         status.level, status.message = DiagnosticStatus.WARN, statistics.calibration
     elif now_s - statistics.image_s > SILENT_S:
         status.level, status.message = DiagnosticStatus.WARN, (
             f'no image for {now_s - statistics.image_s:.0f} s: see that the camera publishes')
+    elif statistics.doubt:
+        status.level, status.message = DiagnosticStatus.WARN, statistics.doubt
     else:
         status.level, status.message = DiagnosticStatus.OK, 'ok'
     values = {

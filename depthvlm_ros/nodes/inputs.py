@@ -11,6 +11,7 @@ from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes.conversions import calibration_from_info, image_size
 from depthvlm_ros.nodes.mismatch import subscription_events, SubscriptionEventCallbacks
 from depthvlm_ros.nodes.pairing import Pairing, Stamped
+from depthvlm_ros.nodes.silence import reason_of_silence
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import (
@@ -79,6 +80,19 @@ class Inputs:
     def topic(self) -> str:
         """Return the full name of the image topic."""
         return self._subscriptions[0].topic_name
+
+    @property
+    def silence(self) -> str:
+        """Say why no image comes, as far as that is known."""
+        subscription = self._subscriptions[0]
+        kind = 'CompressedImage' if subscription.msg_type is CompressedImage else 'Image'
+        return reason_of_silence(self._node, subscription.topic_name, f'sensor_msgs/msg/{kind}',
+                                 subscription.qos_profile.reliability)
+
+    @property
+    def doubt(self) -> str:
+        """Return what is odd about images that are used all the same, '' for nothing."""
+        return self._pairing.doubt
 
     @property
     def reason(self) -> str:

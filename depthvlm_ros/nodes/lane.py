@@ -12,12 +12,13 @@ import time
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes.clouds import Clouds
 from depthvlm_ros.nodes.conversions import check_told_size
-from depthvlm_ros.nodes.diagnostics import Statistics
+from depthvlm_ros.nodes.diagnostics import SILENT_S, Statistics
 from depthvlm_ros.nodes.inputs import Inputs
 from depthvlm_ros.nodes.looking import Seen, Source
 from depthvlm_ros.nodes.outputs import Outputs
 from depthvlm_ros.nodes.pacing import Pace
 from depthvlm_ros.nodes.worker import Frame, FrameRefusedError
+import numpy as np
 
 LOG_THROTTLE_S = 5.0
 ONLY_CAMERA = 'camera'      # what the only camera is called, in requests and answers
@@ -56,6 +57,7 @@ class Lane:
         self._in_log = f'camera {name!r}: ' if name else ''
         self._pace, self._forgotten_s = Pace(), 0.0
         self._said_s: dict[str, float] = {}
+        self._void = ''     # why the last depth has nothing valid, where that is so
         self.outputs = Outputs(node, self._on_mismatch, clouds, name)
         try:
             self.inputs = Inputs(node, node.value('image_transport'),
@@ -87,8 +89,23 @@ class Lane:
             self._said_s[count] = now_s
             self._node.get_logger().error(text)
 
+    def watch(self) -> None:
+        """See whether images come, and what is odd about them; each thing is logged once."""
+        statistics = self.statistics
+        if statistics.silent_s() > SILENT_S:
+            before, statistics.silence = statistics.silence, self.inputs.silence
+            if before.partition(':')[0] != statistics.silence.partition(':')[0]:
+                self._node.get_logger().warning(f'{self._in_log}no image comes: '
+                                                f'{statistics.silence}')
+        before, statistics.doubt = statistics.doubt, self.inputs.doubt or self._void
+        if statistics.doubt and statistics.doubt != before:
+            self._node.get_logger().warning(f'{self._in_log}{statistics.doubt}')
+
     def keep(self, source: Source, seen: Seen) -> None:
         """Keep the depth of an image to be measured in, unless a newer one is there."""
+        self._void = '' if np.isfinite(seen.depth_m).any() else (
+            'no depth of the last image is valid: see min_depth and max_depth, and the distortion '
+            'in camera_info')
         newest = self.newest_depth
         since_s = self._forgotten_s if newest is None else newest.source.received_s
         if source.received_s >= since_s:

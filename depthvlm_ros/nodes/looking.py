@@ -15,6 +15,8 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+LEAST_LEFT = 0.01       # share of an image that a calibration must leave of it
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -69,7 +71,7 @@ def look_together(sources: list[Source], predictor, rectify: bool, min_m: float,
     pictures: list = []
     for source in sources:
         try:
-            pictures.append(_picture(source, rectify))
+            pictures.append(_picture(source, rectify, predictor))
         except Exception as error:  # of this camera; the others go on
             pictures.append(error.with_traceback(None))
     usable = [picture for picture in pictures if not isinstance(picture, Exception)]
@@ -89,7 +91,7 @@ def look_together(sources: list[Source], predictor, rectify: bool, min_m: float,
     return found
 
 
-def _picture(source: Source, rectify: bool):
+def _picture(source: Source, rectify: bool, predictor):
     """
     Decode and rectify an image.
 
@@ -104,5 +106,14 @@ def _picture(source: Source, rectify: bool):
         rgb = read(source.message)
     except ValueError as error:
         raise FrameRefusedError(str(error)) from error
+    from depthvlm_ros.model.preprocessing import plan_resize
+    try:
+        plan_resize(source.calibration.intrinsics, predictor.config, predictor.max_image_tokens)
+    except ValueError as error:
+        raise FrameRefusedError(f'camera_info: the model cannot take this camera: {error}'
+                                ) from error
     maps = source.calibration.rectification() if rectify else None
+    if maps is not None and np.count_nonzero(maps.valid) < LEAST_LEFT * maps.valid.size:
+        raise FrameRefusedError('camera_info: its distortion and rectification (d, r, p) leave '
+                                'nothing of the image')
     return source, rgb if maps is None else maps.apply(rgb), maps

@@ -75,7 +75,7 @@ class Measuring:
         if depth is None or newest is None:
             return None
         if max_age_s > 0:
-            return depth if self._questions.age_s(depth.source.header) <= max_age_s else None
+            return depth if self._questions.age_s(depth.source) <= max_age_s else None
         if depth.source is newest.source:
             return depth
         behind_s = newest.source.received_s - depth.source.received_s

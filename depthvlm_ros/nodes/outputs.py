@@ -26,6 +26,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 KEPT = 5    # of a small output's messages, to be sent again
+KEPT_INFOS = 32     # of a few hundred bytes each, which come late beside clouds
 
 
 def advertise(node: Node, kind, topic: str, on_mismatch: Callable[[str], None], depth: int = 1):
@@ -62,7 +63,7 @@ class Outputs:
         self.depth, self.info, self.points, self.colour = (
             advertise(node, kind, f'{prefix}/{name}', on_mismatch, depth)
             for kind, name, depth in (
-                (Image, 'image', KEPT), (CameraInfo, 'camera_info', KEPT),
+                (Image, 'image', KEPT), (CameraInfo, 'camera_info', KEPT_INFOS),
                 (PointCloud2, 'points', 1), (Image, 'image_color', KEPT)))
 
     def depth_wanted(self) -> bool:

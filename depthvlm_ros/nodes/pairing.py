@@ -48,7 +48,8 @@ class Pairing:
     :raises ValueError: another mode.
 
     `reason` says why the latest image has found no calibration, '' where it has; `given_up` why
-    the one before it never found one, '' where it did.
+    the one before it never found one, '' where it did; `doubt` what is odd about the two that were
+    joined last, '' for nothing.
     """
 
     def __init__(self, tolerance_ns: int = 0, mode: str = 'auto'):
@@ -56,7 +57,7 @@ class Pairing:
             raise ValueError(f'sync is {mode!r}, wanted one of {list(MODES)}')
         self.tolerance_ns = tolerance_ns
         self.mode = mode
-        self.given_up = ''
+        self.given_up = self.doubt = ''
         self.reason = 'no image has arrived'
         self._infos: OrderedDict[int, Stamped] = OrderedDict()
         self._newest: Stamped | None = None
@@ -80,8 +81,7 @@ class Pairing:
         elif self.mode == 'stamp' or self._by_stamp or not self._fits(waiting, info):
             return []
         self._waiting = None
-        self.reason = ''
-        return [(waiting, info.value)]
+        return [self._joined(waiting, info)]
 
     def add_image(self, image: Stamped) -> list[tuple[Stamped, Calibration | ValueError]]:
         """Take an image; return the images that have their calibration now, oldest first."""
@@ -89,8 +89,7 @@ class Pairing:
         info = None if self.mode == 'newest' else self._of_stamp(image)
         if info is not None:
             self._by_stamp = True
-            self.reason = ''
-            return [*pairs, (image, info.value)]
+            return [*pairs, self._joined(image, info)]
         wait = self._by_stamp or (self.mode == 'stamp' and self._newest is not None)
         found = [] if wait else self._with_newest(image)
         if not found:
@@ -126,8 +125,19 @@ class Pairing:
             return []
         if not self._fits(image, self._newest):
             return []
-        self.reason = ''
-        return [(image, self._newest.value)]
+        return [self._joined(image, self._newest)]
+
+    def _joined(self, image: Stamped, info: Stamped) -> tuple[Stamped, Calibration | ValueError]:
+        """Return an image with its info, and keep what is odd about them."""
+        self.reason = self.doubt = ''
+        if not image.frame_id:
+            self.doubt = ('the images have no frame_id, so that neither tf nor RViz can use what '
+                          'is published: let the driver give them one')
+        elif info.frame_id and info.frame_id != image.frame_id:
+            # Some drivers give the two frames of their own; another camera's would be a mistake.
+            self.doubt = (f'the images are of frame {image.frame_id!r} and their camera_info of '
+                          f'{info.frame_id!r}: see that it is the one of this camera')
+        return image, info.value
 
     def _of_stamp(self, image: Stamped) -> Stamped | None:
         """Return the info of an image's own stamp."""

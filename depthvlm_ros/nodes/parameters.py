@@ -24,6 +24,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+QOS = 'qos_overrides.'     # before a topic, an end, and a policy
 CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]{0,63}')
 MOST_CAMERAS = 16
 
@@ -149,8 +150,25 @@ def warn_of_unknown(node: Node) -> None:
     """
     for name in getattr(node, '_parameter_overrides', {}):
         # Those of QoS are declared with their publisher or subscription, by its full topic.
-        if node.has_parameter(name) or name.startswith('qos_overrides.'):
-            continue
+        if not name.startswith(QOS):
+            _warn_if_unknown(node, name)
+
+
+def warn_of_unknown_qos(node: Node) -> None:
+    """
+    Warn likewise of each override of QoS that no publisher or subscription of the node has.
+
+    Those of the other image transport are left in peace: whoever sets them may not know which.
+    """
+    for name in getattr(node, '_parameter_overrides', {}):
+        if name.startswith(QOS) and not any(node.has_parameter(other) for other in (
+                name.replace('/compressed.', '.'),
+                name.replace('.subscription', '/compressed.subscription'))):
+            _warn_if_unknown(node, name)
+
+
+def _warn_if_unknown(node: Node, name: str) -> None:
+    if not node.has_parameter(name):
         near = difflib.get_close_matches(name, node.get_parameters_by_prefix(''), n=1)
         node.get_logger().warning(
             f'parameter {name!r} is unknown here and does nothing'

@@ -17,6 +17,7 @@ import time
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes import queries, responses
 from depthvlm_ros.nodes.lane import Lane, ONLY_CAMERA
+from depthvlm_ros.nodes.looking import Source
 from depthvlm_ros.nodes.queries import Limits, RefusalError, REQUESTS, Status
 from depthvlm_ros.nodes.stream import Stream
 from depthvlm_ros.nodes.transforms import NoTransformError
@@ -93,10 +94,22 @@ class Questions:
         return Limits(value('max_age'), value('question_timeout'),
                       value('max_tokens')).for_request(request)
 
-    def age_s(self, header: Header) -> float:
-        """Return how old an image is, on the node's clock."""
-        now = self._node.get_clock().now()
-        return now.nanoseconds * 1e-9 - header.stamp.sec - header.stamp.nanosec * 1e-9
+    def age_s(self, source: Source) -> float:
+        """
+        Return how old an image is: by its stamp, and not less than it has been here.
+
+        With simulated time the stamp alone counts, as time may stand still.
+
+        :raises RefusalError: STALE_IMAGE, where simulated time has not begun.
+        """
+        stamp, now = source.header.stamp, self._node.get_clock().now()
+        by_stamp_s = now.nanoseconds * 1e-9 - stamp.sec - stamp.nanosec * 1e-9
+        if not self._node.get_parameter('use_sim_time').value:
+            return max(by_stamp_s, time.monotonic() - source.received_s)
+        if not now.nanoseconds:
+            raise RefusalError(Status.STALE_IMAGE, 'use_sim_time is true and no /clock has come, '
+                               'so that no image has an age: play the bag with --clock')
+        return by_stamp_s
 
     def lane(self, stream: Stream, request) -> Lane:
         """
@@ -115,8 +128,12 @@ class Questions:
         """
         frame = lane.newest
         if frame is None:
-            raise RefusalError(Status.NO_IMAGE, lane.inputs.reason or 'no image has arrived')
-        queries.check_age(self.age_s(frame.source.header), max_age_s)
+            silence = lane.statistics.silence
+            raise RefusalError(
+                Status.NO_IMAGE, f'no image has arrived: {silence}' if silence
+                else lane.inputs.reason or 'no image has arrived')
+        if max_age_s > 0:
+            queries.check_age(self.age_s(frame.source), max_age_s)
         return frame
 
     async def ended(self, stream: Stream, frame: Frame, text: str, limits: Limits,

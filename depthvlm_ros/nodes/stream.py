@@ -159,7 +159,9 @@ class Stream:
         return 0 < self._node.value('hang_timeout') < self.worker.step_s()
 
     def _watch(self) -> None:
-        """See whether the model comes back from its passes."""
+        """See whether images come, and whether the model comes back from its passes."""
+        for lane in self.lanes.values():
+            lane.watch()
         if self.hangs():
             limit_s, step_s = self._node.value('hang_timeout'), self.worker.step_s()
             text = f'the model has not come back for {step_s:.0f} s (hang_timeout {limit_s:g} s)'

@@ -1,0 +1,33 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Why no image comes, as far as the middleware knows it."""
+
+from __future__ import annotations
+
+from rclpy.node import Node
+from rclpy.qos import ReliabilityPolicy
+
+
+def reason_of_silence(node: Node, topic: str, kind: str, reliability: ReliabilityPolicy) -> str:
+    """
+    Say what to do about a topic on which nothing comes.
+
+    :param node: who listens.
+    :param topic: full name of the topic.
+    :param kind: type that is listened for, such as 'sensor_msgs/msg/Image'.
+    :param reliability: with which it is listened for.
+    """
+    found = node.get_publishers_info_by_topic(topic)
+    if not found:
+        return f'nobody publishes {topic}: start the camera, or remap image to its topic'
+    fitting = [info for info in found if info.topic_type == kind]
+    if not fitting:
+        return (f'{topic} is published as {found[0].topic_type}, wanted {kind}: remap image, or '
+                'set image_transport')
+    who = fitting[0].node_name
+    if (reliability == ReliabilityPolicy.BEST_EFFORT
+            and fitting[0].qos_profile.reliability == ReliabilityPolicy.RELIABLE):
+        return (f'{who} publishes {topic} reliably, and large images are lost on the way to a '
+                'best-effort reader: launch with image_reliability:=reliable, or set '
+                f'qos_overrides.{topic}.subscription.reliability to reliable')
+    return f'{who} publishes {topic}, and nothing comes: see that it runs'

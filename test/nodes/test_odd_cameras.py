@@ -1,0 +1,172 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras that nothing comes of, or something odd: the node says what to do about it."""
+
+import threading
+import time
+
+from builtin_interfaces.msg import Duration, Time
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.nodes import lane
+from depthvlm_ros.nodes.conversions import info_from_intrinsics
+from depthvlm_ros.nodes.silence import reason_of_silence
+from depthvlm_ros.srv import SpatialQuery
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import GetState
+import pytest
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+pytestmark = pytest.mark.ros
+
+DEPTH = 'depthvlm/depth/image'
+STATUS = SpatialQuery.Response
+IMAGE = 'sensor_msgs/msg/Image'
+RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+
+
+def told(robot):
+    """Return the newest diagnostics as a dictionary, with level and message."""
+    status = robot.got['/diagnostics'][-1].status[0]
+    return {'level': status.level, 'message': status.message,
+            **{pair.key: pair.value for pair in status.values}}
+
+
+def says(robot, words):
+    return robot.until(lambda: robot.got['/diagnostics'] and words in told(robot)['message'])
+
+
+@pytest.mark.parametrize(('kind', 'ours', 'theirs', 'words'), [
+    (None, BEST_EFFORT, RELIABLE, 'nobody publishes /odd/image: start the camera, or remap'),
+    (CompressedImage, BEST_EFFORT, RELIABLE, 'published as sensor_msgs/msg/CompressedImage, want'),
+    (Image, BEST_EFFORT, RELIABLE, 'qos_overrides./odd/image.subscription.reliability'),
+    (Image, RELIABLE, RELIABLE, 'silent_camera publishes /odd/image, and nothing comes'),
+    (Image, BEST_EFFORT, BEST_EFFORT, 'silent_camera publishes /odd/image, and nothing comes')])
+def test_why_nothing_comes(ros, kind, ours, theirs, words):
+    node = Node('silent_camera', context=ros)
+    try:
+        if kind is not None:
+            node.create_publisher(kind, '/odd/image', QoSProfile(depth=1, reliability=theirs))
+        for _ in range(100):
+            found = reason_of_silence(node, '/odd/image', IMAGE, ours)
+            if words in found:
+                break
+            time.sleep(0.05)
+        assert words in found
+    finally:
+        node.destroy_node()
+
+
+def test_silence_is_explained_to_everybody_who_asks(active, monkeypatch, capfd):
+    monkeypatch.setattr(lane, 'SILENT_S', 0.5)
+    node, robot = active([('/diagnostics', DiagnosticArray)])
+    words = 'robot publishes /image reliably, and large images are lost'
+    assert says(robot, words)
+    assert told(robot)['level'] == DiagnosticStatus.WARN
+    assert words in robot.ask().message
+    time.sleep(1.5)
+    assert capfd.readouterr().err.count(words) == 1
+    monkeypatch.setattr(lane, 'SILENT_S', 60.0)
+    robot.show(node)
+    assert says(robot, 'ok')
+
+
+def test_an_info_of_another_frame_with_the_same_stamp_is_doubted(active, capfd):
+    node, robot = active([('/diagnostics', DiagnosticArray)])
+    info = info_from_intrinsics(
+        robot.camera, Header(stamp=Time(sec=5), frame_id='right_optical'))
+    robot.infos.publish(info)
+    robot.publish(robot.picture(), None, Time(sec=5), 'left_optical')
+    assert says(robot, "of frame 'left_optical' and their camera_info of 'right_optical'")
+    assert told(robot)['level'] == DiagnosticStatus.WARN
+    assert capfd.readouterr().err.count("'right_optical'") == 1
+    robot.show(node, 6)
+    assert says(robot, 'ok')
+
+
+def test_images_without_a_frame_are_told(active):
+    node, robot = active([('/diagnostics', DiagnosticArray)])
+    robot.publish(robot.picture(), info_from_intrinsics(robot.camera, Header()), Time(sec=1), '')
+    assert says(robot, 'the images have no frame_id')
+
+
+def test_depth_without_a_valid_pixel_is_told(active):
+    node, robot = active([('/diagnostics', DiagnosticArray), (DEPTH, Image)], min_depth=1000.0)
+    robot.show(node)
+    assert says(robot, 'no depth of the last image is valid: see min_depth')
+    node.set_parameters([Parameter('min_depth', value=0.0)])
+    robot.show(node, 2)
+    assert says(robot, 'ok')
+
+
+@pytest.mark.parametrize(('camera', 'fields', 'words'), [
+    (None, {'r': [-1.0, 0, 0, 0, 1, 0, 0, 0, -1]}, 'leave nothing of the image'),
+    (None, {'d': [1e30] * 5}, 'its distortion and rectification (d, r, p) leave nothing'),
+    (Intrinsics(128, 96, 1.5, 1000.0, 64.0, 48.0), {}, 'the model cannot take this camera')])
+def test_a_camera_that_cannot_be_is_refused_and_no_fault_of_the_model(
+        active, camera, fields, words):
+    node, robot = active([('/diagnostics', DiagnosticArray), (DEPTH, Image)])
+    assert robot.until(node.stream.first.outputs.depth_wanted)
+    info = info_from_intrinsics(camera or robot.camera, Header())
+    for name, value in fields.items():
+        setattr(info, name, value)
+    robot.publish(robot.picture(), info, Time(sec=1))
+    assert robot.until(lambda: robot.got['/diagnostics'] and words in told(robot)['last_error'])
+    assert (told(robot)['refused'], told(robot)['failed']) == ('1', '0')
+
+
+def test_an_image_ages_here_too_whatever_the_cameras_clock_says(active):
+    node, robot = active()
+    ahead = node.get_clock().now().nanoseconds // 10**9 + 3600
+    robot.show(node, ahead)
+    assert robot.ask(max_age=Duration(sec=30)).status == STATUS.OK
+    assert robot.until(lambda: robot.ask(max_age=Duration(nanosec=10**8)).status
+                       == STATUS.STALE_IMAGE)
+
+
+def test_without_a_clock_no_image_has_an_age(active):
+    node, robot = active(use_sim_time=True)
+    robot.show(node)
+    answer = robot.ask(max_age=Duration(sec=1))
+    assert answer.status == STATUS.STALE_IMAGE
+    assert 'no /clock has come' in answer.message
+    assert robot.ask().status == STATUS.OK
+
+
+def test_a_misspelt_override_of_qos_is_warned_of(active, capfd):
+    active(**{'qos_overrides./camera_info.subscription.reliability': 'reliable',
+              'qos_overrides./image/compressed.subscription.reliability': 'reliable',
+              'qos_overrides./image.subscription.reliability': 'reliable'})
+    said = capfd.readouterr().err
+    assert ("parameter 'qos_overrides./camera_info.subscription.reliability' is unknown here and "
+            'does nothing; did you mean ') in said
+    assert said.count('is unknown here') == 1, 'the other transport is no mistake'
+
+
+def test_the_state_is_told_while_the_model_is_loaded(make_depth_node, make_robot, monkeypatch):
+    from depthvlm_ros.model import Predictor
+    loading, go_on = threading.Event(), threading.Event()
+    load = Predictor.from_pretrained
+
+    def slow(*words, **named):
+        loading.set()
+        assert go_on.wait(20.0)
+        return load(*words, **named)
+    monkeypatch.setattr(Predictor, 'from_pretrained', slow)
+    node, robot = make_depth_node(autostart=True), make_robot()
+    try:
+        assert loading.wait(20.0)
+        answer = robot.call(GetState, 'depthvlm/get_state', GetState.Request(), 5.0)
+        assert answer.current_state.label == 'configuring'
+    finally:
+        go_on.set()
+    assert robot.until(lambda: node.state == 'active', 20.0)
+
+
+def test_a_node_that_is_shut_down_says_that_it_must_be_started_again(active):
+    node, robot = active()
+    assert node.shut_down(10.0)
+    assert 'start its process again' in robot.ask().message
