@@ -75,6 +75,9 @@ class Inputs:
             self._subscribe(kind, f'{prefix}{image}', self._take_image, best_effort(1)),
             self._subscribe(CameraInfo, info, self._take_info, best_effort(10), 'any'),
             self._subscribe(CameraInfo, info, self._take_info, latched(1), 'latched')]
+        images = self._subscriptions[0]
+        self._listens = (images.topic_name, f'sensor_msgs/msg/{kind.__name__}',
+                         images.qos_profile.reliability)
 
     @property
     def topic(self) -> str:
@@ -84,10 +87,7 @@ class Inputs:
     @property
     def silence(self) -> str:
         """Say why no image comes, as far as that is known."""
-        subscription = self._subscriptions[0]
-        kind = 'CompressedImage' if subscription.msg_type is CompressedImage else 'Image'
-        return reason_of_silence(self._node, subscription.topic_name, f'sensor_msgs/msg/{kind}',
-                                 subscription.qos_profile.reliability)
+        return reason_of_silence(self._node, *self._listens)
 
     @property
     def doubt(self) -> str:

@@ -97,6 +97,8 @@ class Lane:
             if before.partition(':')[0] != statistics.silence.partition(':')[0]:
                 self._node.get_logger().warning(f'{self._in_log}no image comes: '
                                                 f'{statistics.silence}')
+        else:
+            statistics.silence = ''
         before, statistics.doubt = statistics.doubt, self.inputs.doubt or self._void
         if statistics.doubt and statistics.doubt != before:
             self._node.get_logger().warning(f'{self._in_log}{statistics.doubt}')

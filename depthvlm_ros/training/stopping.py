@@ -13,8 +13,9 @@ BY_SIGNAL = 128     # what a shell adds to a signal's number
 
 class Stopping:
     """
-    Notes the first SIGINT or SIGTERM while it is open; the second one ends the process as ever.
+    Notes the first SIGINT and the first SIGTERM while it is open; a second one does as ever.
 
+    Each counts by itself: after Ctrl-C, which all processes get, what launched them sends SIGTERM.
     Signals are heard in a program's first thread alone; opened in another one, this hears none.
     """
 
@@ -33,8 +34,8 @@ class Stopping:
         self._before = {}
 
     def _note(self, number, _frame):
-        self.number = number
-        self.__exit__()
+        self.number = self.number or number
+        signal.signal(number, self._before.pop(number))
 
     def wanted(self, accelerator):
         """Tell whether any of the processes was told to end; a collective call."""

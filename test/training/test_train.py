@@ -219,6 +219,7 @@ def test_a_run_that_a_signal_ends_is_saved_and_goes_on_exactly(exact, tmp_path, 
                                                              number):
     def step_with_signal(*words):
         os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM if number == signal.SIGINT else signal.SIGINT)
         return train_step(*words)
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     run(exact, tmp_path / 'whole', **QUICK)
