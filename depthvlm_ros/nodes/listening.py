@@ -29,6 +29,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+MORE_INFOS = 1.5    # times as many as images tell that images get lost
 OLD_S = 1.0         # an image older than this when it arrives is told
 NS_PER_S = 1e9
 # How rclpy refuses ROS arguments: rcl's own errors are RuntimeErrors.
@@ -43,6 +44,7 @@ class Heard:
     images: int = 0
     least_age_s: float = math.inf
     info: CameraInfo | None = None
+    info_stamps: set = field(default_factory=set)
     paired: list = field(default_factory=list)      # Calibration or ValueError, one a pair
 
     def take_image(self, message: Image | CompressedImage, age_s: float) -> None:
@@ -53,6 +55,7 @@ class Heard:
     def take_info(self, message: CameraInfo) -> None:
         """Take a camera_info."""
         self.info = message
+        self.info_stamps.add((message.header.stamp.sec, message.header.stamp.nanosec))
 
     def take_pair(self, message: Image | CompressedImage,
                   calibration: Calibration | ValueError) -> None:
@@ -145,6 +148,11 @@ def _images(topic: str, heard: Heard, seconds: float) -> Iterator[Finding]:
     else:
         yield ok(f'{topic}: {rate_hz:.1f} Hz, {width} x {height} px, '
                  f'frame {message.header.frame_id!r}')
+    infos = len(heard.info_stamps)
+    if infos > MORE_INFOS * heard.images + 1:
+        yield warn(f'{topic}: {heard.images} images came, and {infos} camera_info with stamps of '
+                   'their own', 'large images get lost on the way to a best-effort reader: where '
+                   'the camera publishes reliably, launch with image_reliability:=reliable')
     if not message.header.frame_id:
         yield warn(f'{topic}: the frame_id is empty', 'give the camera its optical frame: '
                    'without one, no points can be brought into another frame')

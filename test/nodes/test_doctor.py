@@ -244,3 +244,18 @@ class TestCamera:
         said = '\n'.join(str(finding) for finding in findings if finding.level is Level.WARN)
         assert 'use_sim_time' in said
         assert 'the frame_id is empty' in said
+
+    def test_images_that_get_lost(self, make_robot):
+        robot = make_robot()
+        info = info_from_intrinsics(robot.camera, Header())
+
+        def publish_info():
+            info.header.stamp = robot.node.get_clock().now().to_msg()
+            robot.infos.publish(info)
+        timer = robot.node.create_timer(0.02, publish_info)
+        try:
+            findings = self.listen(robot, None)
+        finally:
+            robot.node.destroy_timer(timer)
+        said = '\n'.join(str(finding) for finding in findings if finding.level is Level.WARN)
+        assert 'images came, and' in said and 'image_reliability:=reliable' in said
