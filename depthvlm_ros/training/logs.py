@@ -63,6 +63,12 @@ class RunLog:
         self.writer.writerows(rows)
         self.file.flush()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def advance(self):
         """Count a step."""
         if self.active:

@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
 PREFIX = 'state-'
 METADATA = '.metadata'      # of dcp, which writes it last
 # The step to go on with, records skipped so far, and what the run was begun with: how many steps,
-# how many samples each, and the rest of it as JSON (see train.description).
+# how many samples each, and the rest of it as JSON (see resuming.description).
 PROGRESS = ('step', 'skipped', 'steps', 'samples_per_step', 'run')
 
 

@@ -10,9 +10,8 @@ layout.
 
 import argparse
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from functools import partial
-import json
 import logging
 import math
 import os
@@ -33,6 +32,7 @@ from depthvlm_ros.training.mixture import (
     step_batches,
 )
 from depthvlm_ros.training.precision import precision_on
+from depthvlm_ros.training.resuming import description, gone_on_with
 from depthvlm_ros.training.samples import COUNTED, Encoder
 from depthvlm_ros.training.stages import freeze, optimisers_of, rate_at
 from depthvlm_ros.training.start import begin
@@ -53,10 +53,6 @@ from torch.utils.data import DataLoader
 import yaml
 
 LOG_EVERY = 20  # steps
-# Of a run that goes on: what must be as it was, and what may differ without a word, since the
-# steps are the same ones or are held against each other otherwise.
-FIXED = ('stage', 'thaw_vision', 'optimiser', 'model')
-FREE = ('start', 'steps', 'batch_size', 'global_batch', 'gradient_checkpointing', 'saved_dtype')
 # On a CPU a product is compiled for the shape of its operands, of which rooms have thousands.
 PRODUCTS_KEPT = '20000'
 SKIPPED = COUNTED.index('skipped')
@@ -136,6 +132,82 @@ def train_step(accelerator, learner, optimisers, batches, clip):
     return bare.means(accelerator.reduce(sums, 'sum'), counts), counts, float(norm)
 
 
+@dataclass
+class Run:
+    """A run under way: all that its steps need and that is saved of it."""
+
+    out: Path                   # folder of log, state and checkpoint
+    training: TrainingConfig
+    accelerator: object         # accelerate's Accelerator
+    tokenizer: object           # transformers' tokenizer, saved beside the weights
+    learner: torch.nn.Module    # as accelerate prepared it
+    optimisers: list            # likewise
+    progress: dict              # of state.PROGRESS, kept true with every step
+
+    def take_steps(self, batches, end, save_every):
+        """
+        Take steps up to `end`, or to the one under way when a signal comes; saved at the end.
+
+        :param batches: iterator of this process's batches, from the next step's on.
+        :param save_every: steps between states.
+        :return: 0, or the exit code of a run that a signal ended.
+        """
+        steps = self.progress['steps']
+        per_step = accumulations(self.training, self.accelerator.num_processes)
+        log = RunLog(self.out, self.progress['step'], steps, self.accelerator.is_main_process)
+        with log, Stopping() as stopping:
+            for step in range(self.progress['step'], end):
+                some = [next(batches).to(self.accelerator.device) for _ in range(per_step)]
+                self.take_step(step, some, log, step % LOG_EVERY == 0 or step + 1 == end)
+                told = stopping.wanted(self.accelerator)
+                if (step + 1) % save_every == 0 or step + 1 == end or told:
+                    self.save()
+                if told:
+                    return stopping.exit_code
+        return 0
+
+    def take_step(self, step, batches, log, logged):
+        """
+        Take one step and count it.
+
+        :param step: its number, from 0.
+        :param batches: list of this process's batches of the step, on its device.
+        :param logged: whether the log has a row of it.
+        """
+        rate = rate_at(step, self.progress['steps'], self.training)
+        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
+            group['lr'] = rate
+        log.skip(text for batch in batches for text in batch.skipped)
+        means, counts, norm = train_step(self.accelerator, self.learner, self.optimisers, batches,
+                                         self.training.clip)
+        self.progress['step'] = step + 1
+        self.progress['skipped'] += int(counts[SKIPPED])
+        log.advance()
+        if logged:
+            total = self.accelerator.unwrap_model(self.learner).total(means)
+            log.write({'step': step, 'samples': (step + 1) * self.progress['samples_per_step'],
+                       'learning_rate': rate, 'total': float(total), 'gradient_norm': norm,
+                       'skipped': self.progress['skipped'], **dict(zip(PARTS, means.tolist()))})
+
+    def save(self):
+        """
+        Save the checkpoint and, once it is there, the state, which needs its tokenizer.
+
+        :raises OSError: they cannot be written, as on a full disk; what was saved before stays.
+        """
+        weights = gather_weights(self.learner)
+        try:
+            if self.accelerator.is_main_process:
+                model = self.accelerator.unwrap_model(self.learner).model
+                save_checkpoint(model, self.tokenizer, self.out,
+                                getattr(torch, self.training.saved_dtype), weights)
+            save_state(self.out, self.progress, self.learner, self.optimisers, self.accelerator)
+        except (SafetensorError, CheckpointException) as error:
+            last = str(error).strip().splitlines()[-1]
+            raise OSError(f'{self.out}: step {self.progress["step"]} could not be saved ({last}); '
+                          'what was saved before is kept') from error
+
+
 def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_at=None):
     """
     Train to the last step, going on where a state is saved in `out`.
@@ -165,91 +237,19 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     if begun:
         progress |= gone_on_with(load_progress(begun), progress)
         load_state(begun, learner, optimisers)
-    first = progress['step']
-    end = min(steps, stop_at or steps)
-    if first >= end:
-        logging.getLogger(__name__).info('%s is at step %d of %d already: there is nothing to do',
-                                         out, first, steps)
-    loader = open_loader(mixture, encoder, training, accelerator, range(first, end), workers)
-    log = RunLog(out, first, steps, accelerator.is_main_process)
-    batches = iter(loader)
-    per_step = accumulations(training, accelerator.num_processes)
-    told = False    # by a signal, to end
-    with Stopping() as stopping:
-        for step in range(first, end):
-            rate = rate_at(step, steps, training)
-            for group in (group for optimiser in optimisers for group in optimiser.param_groups):
-                group['lr'] = rate
-            some = [next(batches).to(accelerator.device) for _ in range(per_step)]
-            log.skip(text for batch in some for text in batch.skipped)
-            means, counts, norm = train_step(accelerator, learner, optimisers, some, training.clip)
-            progress['step'] = step + 1
-            progress['skipped'] += int(counts[SKIPPED])
-            log.advance()
-            if step % LOG_EVERY == 0 or step + 1 == end:
-                total = float(accelerator.unwrap_model(learner).total(means))
-                log.write({'step': step, 'samples': (step + 1) * progress['samples_per_step'],
-                           'learning_rate': rate, 'total': total, 'gradient_norm': norm,
-                           'skipped': progress['skipped'], **dict(zip(PARTS, means.tolist()))})
-            told = stopping.wanted(accelerator)
-            if (step + 1) % save_every == 0 or step + 1 == end or told:
-                save(out, progress, learner, optimisers, accelerator, tokenizer, training)
-            if told:
-                break
-    log.close()
+    positions = range(progress['step'], min(steps, stop_at or steps))
+    logger = logging.getLogger(__name__)
+    if not positions:
+        logger.info('%s is at step %d of %d already: there is nothing to do', out,
+                    progress['step'], steps)
+    loader = open_loader(mixture, encoder, training, accelerator, positions, workers)
+    under_way = Run(out, training, accelerator, tokenizer, learner, optimisers, progress)
+    ended = under_way.take_steps(iter(loader), positions.stop, save_every)
     accelerator.end_training()
-    if told:
-        logging.getLogger(__name__).warning('ended by a signal after step %d of %d, saved; the '
-                                            'same command goes on', progress['step'], steps)
-    return stopping.exit_code if told else 0
-
-
-def description(training, mixture):
-    """Return as JSON what a run is: its configuration, and how many records its sources have."""
-    records = [len(source) if hasattr(source, '__len__') else None for source in mixture.sources]
-    return json.dumps({**asdict(training), 'records': records}, sort_keys=True)
-
-
-def check_same_run(had, has):
-    """
-    Hold a run that goes on against what it was begun as; warn of what differs.
-
-    :param had: its description when it was saved; has: now.
-    :raises ValueError: another stage, optimiser or model.
-    """
-    had, has = json.loads(had), json.loads(has)
-    differing = {name: f'{name} was {had.get(name)!r} and is {value!r}'
-                 for name, value in has.items() if had.get(name) != value}
-    fixed = [words for name, words in differing.items() if name in FIXED]
-    if fixed:
-        raise ValueError(f'this is another run than the one begun there: {"; ".join(fixed)}; '
-                         'wanted the same, or another --out')
-    changed = [words for name, words in differing.items() if name not in FREE]
-    if changed:
-        logging.getLogger(__name__).warning('goes on as another run than it was begun as: %s',
-                                            '; '.join(changed))
-
-
-def gone_on_with(saved, now):
-    """
-    Return what a run takes over from its state; warn where it is no longer the run that it was.
-
-    :param saved: state.PROGRESS as it was saved.
-    :param now: the same of a run that begins.
-    :return: dict: 'step' and 'skipped' of the state.
-    :raises ValueError: a step of another number of samples: the run would not go on where it was.
-    """
-    check_same_run(saved['run'], now['run'])
-    had, has = saved['samples_per_step'], now['samples_per_step']
-    if had != has:
-        raise ValueError(f'a step has {has} samples, and had {had} before the run was stopped at '
-                         f'step {saved["step"]}; wanted as many: global_batch {had}')
-    if saved['steps'] != now['steps']:
-        logging.getLogger(__name__).warning(
-            'begun for %d steps and now goes on for %d: the learning rate and, where sources are '
-            'mixed, which sample comes when are from step %d on those of another run',
-            saved['steps'], now['steps'], saved['step'])
-    return {name: saved[name] for name in ('step', 'skipped')}
+    if ended:
+        logger.warning('ended by a signal after step %d of %d, saved; the same command goes on',
+                       progress['step'], steps)
+    return ended
 
 
 def prepare_learner(model, training, accelerator):
@@ -285,24 +285,6 @@ def open_loader(mixture, encoder, training, accelerator, steps, workers):
                       collate_fn=encoder.collate, worker_init_fn=ignore_interrupts,
                       prefetch_factor=4 if workers else None,
                       pin_memory=False)
-
-
-def save(out, progress, learner, optimisers, accelerator, tokenizer, training):
-    """
-    Save the checkpoint and, once it is there, the state, which needs its tokenizer.
-
-    :raises OSError: they cannot be written, as on a full disk; what was saved before stays.
-    """
-    weights = gather_weights(learner)
-    try:
-        if accelerator.is_main_process:
-            save_checkpoint(accelerator.unwrap_model(learner).model, tokenizer, out,
-                            getattr(torch, training.saved_dtype), weights)
-        save_state(out, progress, learner, optimisers, accelerator)
-    except (SafetensorError, CheckpointException) as error:
-        last = str(error).strip().splitlines()[-1]
-        raise OSError(f'{out}: step {progress["step"]} could not be saved ({last}); what was '
-                      'saved before is kept') from error
 
 
 def without_trace(error):

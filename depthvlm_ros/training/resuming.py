@@ -1,0 +1,60 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a run that goes on is held against: the run that it was begun as."""
+
+from dataclasses import asdict
+import json
+import logging
+
+# Of a run that goes on: what must be as it was, and what may differ without a word, since the
+# steps are the same ones or are held against each other otherwise.
+FIXED = ('stage', 'thaw_vision', 'optimiser', 'model')
+FREE = ('start', 'steps', 'batch_size', 'global_batch', 'gradient_checkpointing', 'saved_dtype')
+
+
+def description(training, mixture):
+    """Return as JSON what a run is: its configuration, and how many records its sources have."""
+    records = [len(source) if hasattr(source, '__len__') else None for source in mixture.sources]
+    return json.dumps({**asdict(training), 'records': records}, sort_keys=True)
+
+
+def check_same_run(had, has):
+    """
+    Hold a run that goes on against what it was begun as; warn of what differs.
+
+    :param had: its description when it was saved; has: now.
+    :raises ValueError: another stage, optimiser or model.
+    """
+    had, has = json.loads(had), json.loads(has)
+    differing = {name: f'{name} was {had.get(name)!r} and is {value!r}'
+                 for name, value in has.items() if had.get(name) != value}
+    fixed = [words for name, words in differing.items() if name in FIXED]
+    if fixed:
+        raise ValueError(f'this is another run than the one begun there: {"; ".join(fixed)}; '
+                         'wanted the same, or another --out')
+    changed = [words for name, words in differing.items() if name not in FREE]
+    if changed:
+        logging.getLogger(__name__).warning('goes on as another run than it was begun as: %s',
+                                            '; '.join(changed))
+
+
+def gone_on_with(saved, now):
+    """
+    Return what a run takes over from its state; warn where it is no longer the run that it was.
+
+    :param saved: state.PROGRESS as it was saved.
+    :param now: the same of a run that begins.
+    :return: dict: 'step' and 'skipped' of the state.
+    :raises ValueError: a step of another number of samples: the run would not go on where it was.
+    """
+    check_same_run(saved['run'], now['run'])
+    had, has = saved['samples_per_step'], now['samples_per_step']
+    if had != has:
+        raise ValueError(f'a step has {has} samples, and had {had} before the run was stopped at '
+                         f'step {saved["step"]}; wanted as many: global_batch {had}')
+    if saved['steps'] != now['steps']:
+        logging.getLogger(__name__).warning(
+            'begun for %d steps and now goes on for %d: the learning rate and, where sources are '
+            'mixed, which sample comes when are from step %d on those of another run',
+            saved['steps'], now['steps'], saved['step'])
+    return {name: saved[name] for name in ('step', 'skipped')}
