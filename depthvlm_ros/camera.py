@@ -23,15 +23,15 @@ DISTORTION_COEFFICIENTS = {
     'rational_polynomial': (8, 12, 14),
     'equidistant': (4,),
 }
-# What is beyond is taken for broken numbers, before it costs memory.
+# Larger sizes are taken for corrupt numbers and refused before memory is allocated.
 MAX_SIZE_PX = 16384
 MAX_PIXELS = 2**26
 FOCAL_OF_SIZE = (1e-2, 1e3)     # fx over width, fy over height: 178 degrees to 0.06
 MAX_CENTRE_OF_SIZE = 20.0       # how far off the image the principal point may be, in images
 ROTATION_TOLERANCE = 0.02       # of R against a rotation matrix, in each number
-NOT_SHOWN_PX = -30000.0         # where a map leads that leads nowhere
-RADII = 1024                    # at so many distances from the axis a lens is looked at
-MOST_MAPS = 16                  # calibrations whose maps are kept, of as many cameras in turn
+NOT_SHOWN_PX = -30000.0         # map value of rectified pixels that no raw pixel shows
+RADII = 1024                    # distances from the axis at which a distortion is sampled
+MOST_MAPS = 16                  # rectification maps that are kept, one per calibration
 
 
 def check_image_size(height: int, width: int, what: str = 'the image') -> None:
@@ -364,10 +364,11 @@ def _reach(calibration: Calibration, farthest: float) -> float:
     """
     Return how far from the axis the distortion's polynomials hold.
 
-    From the distance on at which the picture would turn back towards the axis they stand for no
-    lens: the same raw pixel would be shown twice.
+    Beyond the distance at which the distorted one stops growing they describe no lens: the same
+    raw pixel would be shown twice.
 
-    :param farthest: where to stop looking.
+    :param farthest: distance up to which it is sampled.
+    :return: the distance, the tangent of the angle; infinite where they hold all the way.
     """
     if not calibration.distorted:
         return math.inf

@@ -162,12 +162,12 @@ def references_in(text: str, depth_m: np.ndarray, intrinsics: Intrinsics) -> lis
     references = []
     for place in read_places(text):
         if place.box_1000 is not None:
-            box = _pixels(place.box_1000, intrinsics)
+            box = pixels_of(place.box_1000, intrinsics.width, intrinsics.height)
             if not (box[0] < box[2] and box[1] < box[3]):
                 return []       # so thin that nothing is left of it in px
             references.append(measure_box(depth_m, intrinsics, box, place.label))
         else:
-            u, v = _pixels(place.point_1000, intrinsics)
+            u, v = pixels_of(place.point_1000, intrinsics.width, intrinsics.height)
             # 1000 is the image's very edge, half a pixel behind the last centre.
             u, v = min(u, intrinsics.width - 1.0), min(v, intrinsics.height - 1.0)
             references.append(measure_pixel(depth_m, intrinsics, u, v, place.label))
@@ -232,6 +232,19 @@ def _place(item) -> Place | None:
     return Place(label, point, box)
 
 
+def pixels_of(coordinates_1000, width: int, height: int) -> tuple[float, ...]:
+    """
+    Return places that words give, as Qwen3-VL does, as pixels.
+
+    :param coordinates_1000: x, y, x, y, ... from 0 to 1000 across and down the image.
+    :param width: of the image; height likewise, in px.
+    :return: u, v, u, v, ... in px, the first pixel's centre at (0, 0).
+    """
+    sizes = width, height
+    return tuple(
+        value / WORD_SCALE * sizes[i % 2] - 0.5 for i, value in enumerate(coordinates_1000))
+
+
 def _coordinates(value, count: int) -> tuple[float, ...] | None:
     """Return count numbers from 0 to 1000, or None."""
     if not isinstance(value, list) or len(value) != count:
@@ -239,13 +252,6 @@ def _coordinates(value, count: int) -> tuple[float, ...] | None:
     if not all(type(number) in (int, float) and 0 <= number <= WORD_SCALE for number in value):
         return None
     return tuple(float(number) for number in value)
-
-
-def _pixels(coordinates_1000, intrinsics: Intrinsics) -> tuple[float, ...]:
-    """Return alternating x, y coordinates from 0 to 1000 as u, v in px."""
-    sizes = (intrinsics.width, intrinsics.height)
-    return tuple(
-        value / WORD_SCALE * sizes[i % 2] - 0.5 for i, value in enumerate(coordinates_1000))
 
 
 def _nearest_pixel(intrinsics: Intrinsics, u: float, v: float) -> tuple[int, int]:

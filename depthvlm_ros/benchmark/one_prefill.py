@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 
 from depthvlm_ros.camera import Intrinsics
-from depthvlm_ros.model.preprocessing import preprocess
 from depthvlm_ros.model.prompt import encode_words
 from depthvlm_ros.synthetic import Scene
 import numpy as np
@@ -98,12 +97,10 @@ def ask_full(predictor, rgb, questions, max_tokens):
 
 def inputs_of(predictor, rgb, question, camera=CAMERA):
     """Return the whole prompt's ids (1, S) and positions (3, 1, S), the pixels and their grid."""
-    pixels, grid = preprocess(
-        rgb, camera, predictor.config, predictor.max_image_tokens, predictor.device)
-    tokens = pixels.shape[0] // predictor.config.vision_config.spatial_merge_size ** 2
-    prompt = predictor.prompt
-    ids = torch.tensor([[*prompt.prefix(tokens), *encode_words(predictor.tokenizer, question),
-                         *prompt.after_question]], device=predictor.device)
+    ids, _, pixels, grid, _ = predictor.inputs_of([(rgb, camera)])
+    words = torch.tensor([[*encode_words(predictor.tokenizer, question),
+                           *predictor.prompt.after_question]], device=predictor.device)
+    ids = torch.cat((ids, words), dim=1)
     return ids, predictor.model.positions(ids, image_grid_thw=grid), pixels, grid
 
 

@@ -21,6 +21,7 @@ from depthvlm_ros.benchmark.published import predictor_of
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Decoding, View
 from depthvlm_ros.synthetic import Scene
+from depthvlm_ros.synthetic.judge import metres_in
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -31,7 +32,6 @@ PIXEL_QUESTION = 'What is at [{x}, {y}] and how far is it?'     # what nano was 
 GRID_QUESTION = ('Estimate the depth in metres on a grid of {columns} x {rows} places, '
                  'row by row, one number for each.')
 MOST_PIXEL_TOKENS = 32
-METRES = re.compile(r'(\d+(?:\.\d+)?)\s*(?:m|meters?|metres?)\b')
 WARM_UP = 2     # runs that pay for what is set up once
 
 
@@ -40,12 +40,6 @@ def clocks_s(device):
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
     return np.array([time.perf_counter(), time.process_time()])
-
-
-def metres_in(text):
-    """Return the first distance in metres that a text names, NaN where it names none."""
-    found = METRES.search(text)
-    return float(found.group(1)) if found else float('nan')
 
 
 def pixel_question(u, v, camera):

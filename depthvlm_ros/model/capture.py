@@ -23,7 +23,8 @@ class Captures:
 
     A work is captured when it comes the second time, so that sizes that come once cost nothing;
     where all places are taken, one that was not asked for in the last calls makes room, and
-    otherwise the newcomer is run directly. So many sizes taking turns do not capture all the time.
+    otherwise the newcomer is run directly. So many sizes that take turns do not cause a
+    capture with every call.
 
     :param capture: takes (work, example input), returns a callable of the same kind; None
         captures nothing. A RuntimeError of it is logged, and that work not tried again.
@@ -34,8 +35,8 @@ class Captures:
         self._capture = capture
         self._most = most
         self._calls = 0
-        # key -> [captured, the call it was last asked for, the work]: a replay reads what the work
-        # did, tables of its own among it, and keeps none of that alive itself.
+        # key -> [captured, the call it was last asked for, the work]: a replay reads the tensors
+        # that the work read but holds no reference to them, so the work is kept as well.
         self._held = OrderedDict()
         self._seen = OrderedDict()      # keys that came once
         self._refused = set()
@@ -60,7 +61,8 @@ class Captures:
             captured = self._capture(work, example)
         except RuntimeError as error:
             logging.getLogger(__name__).warning(
-                'a pass cannot be captured and is run directly, which is slower: %s', error)
+                'a pass cannot be captured as a CUDA graph and runs kernel by kernel, which is '
+                'slower: %s', error)
             self._refused.add(key)
             return None
         self._held[key] = [captured, self._calls, work]
@@ -153,9 +155,9 @@ def pinned(tensor):
 
 def upload(tensor, device):
     """Bring a tensor to a device, without waiting for it."""
-    if device.type != 'cuda' or tensor.device.type != 'cpu':
+    if device.type != 'cuda':
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    return pinned(tensor).to(device, non_blocking=True)
 
 
 def download(tensor):

@@ -10,7 +10,7 @@ its own; there is a bounded number, and who finds none free decodes with steppin
 import logging
 import weakref
 
-from depthvlm_ros.model.stepping import rotate, through_layers
+from depthvlm_ros.model.stepping import project_heads, through_layers
 import torch
 
 MOST = 4            # answers under way at once that are replayed
@@ -70,12 +70,10 @@ class Slot:
 
     def _attend(self, attention, x, number, cos, sin):
         """Return the attention's output for one token, whose key and value are kept."""
-        heads = (1, 1, -1, attention.head_dim)
-        query = rotate(attention.q_norm(attention.q_proj(x).view(heads)), cos, sin)
-        key = rotate(attention.k_norm(attention.k_proj(x).view(heads)), cos, sin)
+        query, key, value = project_heads(attention, x, cos, sin)
         keys, values = self._keys[number], self._values[number]
         keys.index_copy_(2, self._filled, key.transpose(1, 2))
-        values.index_copy_(2, self._filled, attention.v_proj(x).view(heads).transpose(1, 2))
+        values.index_copy_(2, self._filled, value.transpose(1, 2))
         # All query heads of a key head at once: nothing of the cache is repeated.
         query = query.view(keys.shape[1], -1, attention.head_dim)
         scores = (query @ keys[0].transpose(1, 2)).float() * attention.scaling
@@ -147,7 +145,8 @@ class Slots:
             return None     # that may be otherwise with the next answer
         except RuntimeError as error:
             logging.getLogger(__name__).warning(
-                'decoding cannot be captured and is run directly, which is slower: %s', error)
+                'a decoding step cannot be captured as a CUDA graph and runs kernel by kernel, '
+                'which is slower: %s', error)
             self._capture = None
             return None
         self._slots.append(slot)

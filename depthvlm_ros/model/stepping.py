@@ -62,12 +62,10 @@ class Steps:
 
     def _attend(self, attention, x, number, cos, sin):
         """Return the attention's output for one token, whose key and value are kept."""
-        heads = (1, 1, -1, attention.head_dim)
-        query = rotate(attention.q_norm(attention.q_proj(x).view(heads)), cos, sin)
-        key = rotate(attention.k_norm(attention.k_proj(x).view(heads)), cos, sin)
+        query, key, value = project_heads(attention, x, cos, sin)
         end = self._filled + 1
         self._keys[number][:, :, self._filled] = key[:, 0]
-        self._values[number][:, :, self._filled] = attention.v_proj(x).view(heads)[:, 0]
+        self._values[number][:, :, self._filled] = value[:, 0]
         out = F.scaled_dot_product_attention(
             query.transpose(1, 2), self._keys[number][:, :, :end],
             self._values[number][:, :, :end], scale=attention.scaling, enable_gqa=True)
@@ -87,6 +85,22 @@ def through_layers(language_model, token, attend, cos, sin):
         x = x + attend(layer.self_attn, layer.input_layernorm(x), number, cos, sin)
         x = x + layer.mlp(layer.post_attention_layernorm(x))
     return language_model.norm(x)[:, -1]
+
+
+def project_heads(attention, x, cos, sin):
+    """
+    Project hidden states to an attention's heads.
+
+    :param attention: transformers' Qwen3VLTextAttention.
+    :param x: (B, S, hidden).
+    :param cos: (1, S, 1, width); sin likewise.
+    :return: queries (B, S, heads, width) and keys (B, S, key heads, width), turned by their
+        position, and values (B, S, key heads, width).
+    """
+    heads = (*x.shape[:2], -1, attention.head_dim)
+    return (rotate(attention.q_norm(attention.q_proj(x).view(heads)), cos, sin),
+            rotate(attention.k_norm(attention.k_proj(x).view(heads)), cos, sin),
+            attention.v_proj(x).view(heads))
 
 
 def rotate(x, cos, sin):

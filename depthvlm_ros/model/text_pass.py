@@ -10,7 +10,7 @@ and without asking the device for a number; the same numbers (`pytest test/model
 
 from dataclasses import dataclass
 
-from depthvlm_ros.model.stepping import rotate
+from depthvlm_ros.model.stepping import project_heads
 import torch
 import torch.nn.functional as F
 from transformers import DynamicCache
@@ -92,10 +92,8 @@ def read_image(language_model, x, turns, prefix, deepstack):
 
 def attend(attention, x, cos, sin, prefix_key, prefix_value):
     """Return one layer's attention output (B, S, hidden), and the keys and values so far."""
-    heads = (*x.shape[:2], -1, attention.head_dim)
-    query = rotate(attention.q_norm(attention.q_proj(x).view(heads)), cos, sin).transpose(1, 2)
-    key = rotate(attention.k_norm(attention.k_proj(x).view(heads)), cos, sin).transpose(1, 2)
-    value = attention.v_proj(x).view(heads).transpose(1, 2)
+    query, key, value = (part.transpose(1, 2)
+                         for part in project_heads(attention, x, cos, sin))
     key, value = (torch.cat((before.expand(len(x), -1, -1, -1), new), dim=2)
                   for before, new in ((prefix_key, key), (prefix_value, value)))
     # A row of zeros for each token of the prefix makes the causal mask square, which the fused

@@ -87,7 +87,7 @@ def encode(visual, patches, tables, attend_by=None):
 
     :param patches: (B * patches, 1536), image after image, each as `preprocess` gives it.
     :param tables: GridTables of the grid.
-    :param attend_by: what attends, as `attend` does, which it is where left out.
+    :param attend_by: the attention, called as `attend` is; that where left out.
     :return: (B, tokens, hidden), and the DeepStack features, each of that shape.
     """
     embedded = embed_patches(visual.patch_embed, patches)

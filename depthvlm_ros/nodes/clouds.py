@@ -21,7 +21,7 @@ Fill = Callable[..., None]
 
 def fill_on(device) -> Fill:
     """
-    Return what fill_points does, on a torch.device, to the bit.
+    Return a function that fills points bit for bit as fill_points does, on a torch.device.
 
     :param device: depth and colours go there, and the points come back.
     """

@@ -71,8 +71,8 @@ def main(args: list[str] | None = None) -> int:
         counts[finding.level] += 1
         print(finding, flush=True)
     broken = counts[Level.FAIL]
-    print(f'{broken} to be mended, {counts[Level.WARN]} to know of' if broken or
-          counts[Level.WARN] else 'all is well')
+    warnings = counts[Level.WARN]
+    print(f'{broken} failed, {warnings} warnings' if broken or warnings else 'all is well')
     return 1 if broken else 0
 
 

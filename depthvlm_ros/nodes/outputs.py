@@ -25,8 +25,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
-KEPT = 5    # of a small output's messages, to be sent again
-KEPT_INFOS = 32     # of a few hundred bytes each, which come late beside clouds
+KEPT = 5    # queue depth of the small outputs, from which lost messages are sent again
+KEPT_INFOS = 32     # the same of camera_info: a few hundred bytes each, late beside clouds
 
 
 def advertise(node: Node, kind, topic: str, on_mismatch: Callable[[str], None], depth: int = 1):

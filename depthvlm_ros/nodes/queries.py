@@ -16,7 +16,8 @@ from rclpy.qos import QoSProfile
 
 MAX_QUESTION_CHARACTERS = 2000
 MAX_PIXELS = 1000
-# Of services and answers: of rclpy's ten, an eleventh request at once is lost unheard.
+# Of the services and of ~/answers: with rclpy's default depth of 10 an eleventh request at once is
+# dropped silently.
 REQUESTS = QoSProfile(depth=128)
 # What a request may take at most is what the parameters may.
 MAX_TIMEOUT_S = ROWS['question_timeout'].span[1]

@@ -15,9 +15,9 @@ class StopRequest:
     """
     Waits for SIGINT, SIGTERM, or a thread that says stop; made and waited for by the main thread.
 
-    A system may hand a signal to any thread, and Python's handlers run on the main one, which a
-    lock that it waits for does not let go. So the signal's number is written to a socket, by
-    whichever thread gets it, and the main thread reads there.
+    Any thread may receive a signal, but Python runs handlers on the main thread alone, and not
+    while that waits for a lock. So the signal's number is written to a socket, by whichever thread
+    gets it, and the main thread reads there.
     """
 
     def __init__(self):

@@ -27,7 +27,7 @@ THREADS = 4
 
 class PoolExecutor(Executor):
     """
-    Runs callbacks in a pool of threads, and hands none to it again that waits there.
+    Runs callbacks in a pool of threads, and never submits one again that is still queued there.
 
     rclpy's MultiThreadedExecutor hands a callback that no thread has begun yet to its pool again
     in every round. Beside a model, whose thread takes turns at the interpreter with the others,
@@ -57,7 +57,7 @@ class PoolExecutor(Executor):
         """Do it; newer executors' spin calls this, older ones' calls spin_once."""
         if self._failures:
             raise self._failures.popleft()
-        # Always equal where it is the usual one: another condition begins the waiting anew.
+        # Always the same bound method: with another condition rclpy begins its waiting anew.
         until = self._has_failed if wait_condition is None else (
             lambda: self._has_failed() or wait_condition())
         try:

@@ -79,7 +79,8 @@ class Stream:
         ended = self.worker.stop(timeout_s)
         if not ended:
             self._node.get_logger().error(
-                f'the model has not come back within {timeout_s} s and is left to itself')
+                f'the model did not return within {timeout_s:g} s; its thread is abandoned, and '
+                'the next activation begins a new one')
         return ended
 
     def close(self) -> None:

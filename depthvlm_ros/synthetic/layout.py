@@ -151,7 +151,7 @@ def draw_solids(rng: np.random.Generator, size_m, walk: Walk) -> tuple[Solid, ..
     for index in chosen:
         colour, shape = kinds[index]
         build = _draw_shape(rng, colour, shape)
-        solid = _stand_on_box(rng, build, placed) if rng.random() < 0.2 else None
+        solid = _stand_on_box(build, placed) if rng.random() < 0.2 else None
         if solid is None:
             solid = _stand_on_floor(rng, build, placed, size_m, walk, path)
         if solid is not None:
@@ -175,7 +175,7 @@ def _draw_shape(rng, colour: str, shape: str):
     return lambda base_m: Cone(colour, base_m, yaw_rad, radius_m, height_m)
 
 
-def _stand_on_box(rng, build, placed: list[Solid]) -> Solid | None:
+def _stand_on_box(build, placed: list[Solid]) -> Solid | None:
     """Put a solid on a box that carries nothing yet and is wide enough."""
     solid = build((0.0, 0.0, 0.0))
     footprint_m = 0.5 * solid.reach_m if isinstance(solid, Ball) else solid.reach_m

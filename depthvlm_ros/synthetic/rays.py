@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.geometry import ray_slopes
 import numpy as np
 
 # Corners nearer to the image plane than this project to anywhere.
@@ -26,10 +27,8 @@ class Rays:
 
     def __init__(self, intrinsics: Intrinsics):
         self.intrinsics = intrinsics
-        u = np.arange(intrinsics.width, dtype=np.float64)
-        v = np.arange(intrinsics.height, dtype=np.float64)
-        self.x = ((u - intrinsics.cx) / intrinsics.fx).astype(np.float32)
-        self.y = ((v - intrinsics.cy) / intrinsics.fy).astype(np.float32)
+        # x/z of each column, (W,), and y/z of each row, (H,): float32.
+        self.x, self.y = ray_slopes(intrinsics)
 
     @property
     def shape(self) -> tuple[int, int]:

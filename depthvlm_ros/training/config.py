@@ -40,7 +40,8 @@ class AnnotatedSource:
 
     def __post_init__(self):
         if self.range_m is not None and not 0 <= self.range_m[0] < self.range_m[1]:
-            raise ValueError(f'range_m is {list(self.range_m)}, wanted nearest and farthest')
+            raise ValueError(f'range_m is {list(self.range_m)}, '
+                             'wanted 0 <= nearest < farthest, in m')
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class RoomSource:
     :param native_px: narrowest and widest camera image rendered.
     :param questions: most questions asked about an image.
     :param kinds: how often each kind of question is drawn, relative; a kind left out never is.
-    :param window: share of the image's height and width that its depth loss looks at, by lot.
+    :param window: height and width of a randomly placed window in which the depth loss is taken,
+        as a share of the image's; 1: everywhere.
     """
 
     share: float | None = None
@@ -84,7 +86,8 @@ class RoomSource:
 
     def __post_init__(self):
         if not 0 < self.native_px[0] <= self.native_px[1]:
-            raise ValueError(f'native_px is {list(self.native_px)}, wanted narrowest and widest')
+            raise ValueError(f'native_px is {list(self.native_px)}, '
+                             'wanted 0 < narrowest <= widest, in px')
         if self.questions < 1:
             raise ValueError(f'questions is {self.questions}, wanted >= 1')
         if not all(isinstance(often, int | float) and 0 <= often < math.inf
@@ -240,9 +243,11 @@ def read_record(kind, values):
 
     :raises ValueError: a key that is not known, or one that is missing.
     """
-    unknown = values.keys() - {f.name for f in fields(kind)}
+    known = {f.name for f in fields(kind)}
+    unknown = values.keys() - known
     if unknown:
-        raise ValueError(f'does not know {sorted(unknown)}')
+        raise ValueError(f'{kind.__name__} has no field {sorted(unknown)}, wanted some of '
+                         f'{sorted(known)}')
     values = {f.name: read_value(f.name, f.type, values[f.name])
               for f in fields(kind) if f.name in values}
     try:

@@ -37,7 +37,8 @@ class Gaze:
     :param targets: (G, 1 + image tokens) bool, what to look at: the image's opening token, then
         its own tokens.
     :param even: (G,) bool, look at all of it alike, instead of anywhere within it.
-    :param read: (G,) bool, what is looked at has a depth and a place to be kept at hand.
+    :param read: (G,) bool, the hidden state there is also trained to tell depth and place of what
+        it looks at (hints).
     """
 
     columns: torch.Tensor

@@ -38,8 +38,8 @@ class Naming(torch.nn.Module):
 
         :param hidden: (N, hidden) states at the image tokens.
         :param names: (2, N) int64, colours and kinds, IGNORED where not known.
-        :param log_depth: (N,) ln(metres), NaN where not known; told where there is a name alone,
-            so that the sum is over the named tokens.
+        :param log_depth: (N,) ln(metres), NaN where not known; counted only where the token is
+            named too, so that all sums are over the named tokens.
         """
         hidden = hidden.float()
         known = log_depth.isfinite() & (names[0] != IGNORED)
@@ -61,6 +61,7 @@ class Hints(torch.nn.Module):
     def __init__(self, model, with_gaze=True):
         super().__init__()
         self.with_gaze = with_gaze
+        self.merge = model.config.vision_config.spatial_merge_size
         hidden = model.config.text_config.hidden_size
         self.before, self.after = Naming(hidden), Naming(hidden)
         self.reading = torch.nn.Linear(hidden, 3)
@@ -97,8 +98,7 @@ class Hints(torch.nn.Module):
         side = batch.token_px
         cells = [None if d is None else d[side // 2::side, side // 2::side].log()
                  for d in batch.depth_m]
-        counts = [g[1] * g[2] for g in (batch.grid_thw // torch.tensor(
-            [1, side // 16, side // 16], device=batch.grid_thw.device)).tolist()]
+        counts = (batch.grid_thw[:, 1:] // self.merge).prod(1).tolist()
         log_depth = torch.cat([
             torch.full((n,), torch.nan, device=hidden.device) if c is None else c.flatten()
             for c, n in zip(cells, counts)])

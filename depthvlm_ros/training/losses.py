@@ -15,7 +15,7 @@ def silog(prediction_m, truth_m, variance_focus=0.5):
 
     :param prediction_m: (H, W), metres, > 0.
     :param truth_m: the same shape, metres; invalid where not finite or not > 0.
-    :return: a scalar; the prediction's zero times zero where no pixel is valid.
+    :return: a scalar; where no pixel is valid 0, still connected to the prediction for autograd.
     """
     d = log_difference(prediction_m, truth_m)
     if d.numel() == 0:

@@ -6,10 +6,12 @@ from dataclasses import asdict
 import json
 import logging
 
-# Of a run that goes on: what must be as it was, and what may differ without a word, since the
-# steps are the same ones or are held against each other otherwise.
+# Fields that must not change when a run goes on, and those that may change without a warning:
+# they leave the steps as they are, or are checked by themselves.
 FIXED = ('stage', 'thaw_vision', 'optimiser', 'model')
 FREE = ('start', 'steps', 'batch_size', 'global_batch', 'gradient_checkpointing', 'saved_dtype')
+
+log = logging.getLogger(__name__)
 
 
 def description(training, mixture):
@@ -34,8 +36,7 @@ def check_same_run(had, has):
                          'wanted the same, or another --out')
     changed = [words for name, words in differing.items() if name not in FREE]
     if changed:
-        logging.getLogger(__name__).warning('goes on as another run than it was begun as: %s',
-                                            '; '.join(changed))
+        log.warning('goes on with other settings than it was begun with: %s', '; '.join(changed))
 
 
 def gone_on_with(saved, now):
@@ -53,8 +54,7 @@ def gone_on_with(saved, now):
         raise ValueError(f'a step has {has} samples, and had {had} before the run was stopped at '
                          f'step {saved["step"]}; wanted as many: global_batch {had}')
     if saved['steps'] != now['steps']:
-        logging.getLogger(__name__).warning(
-            'begun for %d steps and now goes on for %d: the learning rate and, where sources are '
-            'mixed, which sample comes when are from step %d on those of another run',
-            saved['steps'], now['steps'], saved['step'])
+        log.warning('begun for %d steps and now goes on for %d: from step %d on the learning rate '
+                    'and, with several sources, the order of samples are not those of the run '
+                    'that was begun', saved['steps'], now['steps'], saved['step'])
     return {name: saved[name] for name in ('step', 'skipped')}

@@ -25,8 +25,8 @@ class Rooms:
     :param source: config.RoomSource.
     :param encoder: samples.Encoder.
     :param seed: of the run.
-    :param together: so many rooms in a row give the network an image of one size, and fill a
-        batch without padding; their cameras differ.
+    :param together: how many rooms in a row give the network images of one size, which fill a
+        batch without padding; each has its own camera.
     :param with_language: whether answers are learnt.
     :param with_names: whether image tokens are named, and gazes told.
     """

@@ -125,7 +125,9 @@ def train_step(accelerator, learner, optimisers, batches, clip):
     norm = accelerator.clip_grad_norm_(learner.parameters(), clip)
     norm = norm.full_tensor() if hasattr(norm, 'full_tensor') else norm
     if not math.isfinite(norm):
-        raise FloatingPointError(f"the gradient's norm is {norm}")
+        raise FloatingPointError(f'the gradient norm is {norm}, wanted a finite one: lower '
+                                 'learning_rate, or take precision float32; the last saved state '
+                                 'is kept')
     for optimiser in optimisers:
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -221,6 +223,9 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     :param save_every: steps between states.
     :param stop_at: end at that step, saved, to be gone on with.
     :return: 0, or the exit code of a run that a signal ended.
+    :raises ValueError: what does not go together, or another run than the one begun in `out`.
+    :raises OSError: files that cannot be read or written.
+    :raises FloatingPointError: a gradient that is not finite.
     """
     out = Path(out)
     accelerator = open_accelerator(device)
@@ -288,7 +293,7 @@ def open_loader(mixture, encoder, training, accelerator, steps, workers):
 
 
 def without_trace(error):
-    """Return an error's words; those that a process which reads has raised come with its trace."""
+    """Return an error's message, without the traceback that DataLoader adds to a worker's."""
     text = str(error)
     if 'Original Traceback' not in text:
         return text
@@ -333,7 +338,7 @@ def main(args=None):
     try:
         ended = run(training, options.out, options.data, options.workers, options.device,
                     options.save_every, options.stop_at)
-    except (ValueError, OSError) as error:      # what is wrong with what was given
+    except (ValueError, OSError, FloatingPointError) as error:      # what a person can mend
         logging.getLogger(__name__).debug('where it was found', exc_info=True)
         sys.exit(f'train: {without_trace(error)}')
     if ended:

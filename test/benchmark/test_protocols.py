@@ -3,7 +3,6 @@
 
 import dataclasses
 import json
-import math
 
 from depthvlm_ros.benchmark import protocols
 from depthvlm_ros.model import Predictor
@@ -21,13 +20,6 @@ def predictor(tiny_checkpoint):
 @pytest.fixture(scope='module')
 def sampled():
     return protocols.sample_rooms(rooms=2, pixels=5)
-
-
-@pytest.mark.parametrize('text, metres', [
-    ('The wall, 2.31 m away.', 2.31), ('about 3 metres, or 4 m', 3.0), ('12.5 meters', 12.5),
-    ('It is at [250, 300].', math.nan), ('3 mm', math.nan), ('', math.nan)])
-def test_metres_are_read_out_of_words(text, metres):
-    assert protocols.metres_in(text) == pytest.approx(metres, nan_ok=True)
 
 
 def test_every_pixel_can_be_named(sampled):

@@ -43,7 +43,9 @@ def test_results_there_are_refused_where_told(tmp_path):
 
 def test_a_file_without_results_is_no_reason_to_refuse(tmp_path):
     Results(tmp_path / 'out.jsonl', {})     # as another process has just begun it
-    Results(tmp_path / 'out.jsonl', {}, rank=1, resume=False).add(record(0), figures(1.0))
+    results = Results(tmp_path / 'out.jsonl', {}, rank=1, resume=False)
+    results.add(record(0), figures(1.0))
+    assert results.is_done(record(0))
 
 
 @pytest.mark.parametrize('content', ['{"a": 1}', '{"a": 1\n', 'words\n'])

@@ -35,16 +35,15 @@ def ask_later(robot, **fields):
 
 def test_inactive_until_active(make_depth_node, make_robot):
     node, robot = make_depth_node(), make_robot()
-    for step in (node.trigger_configure, node.trigger_activate, node.trigger_deactivate):
+    steps = {'unconfigured': node.trigger_configure, 'inactive': node.trigger_activate,
+             'active': node.trigger_deactivate}
+    for state, step in steps.items():
         answer = robot.ask()
-        assert answer.status == STATUS.INACTIVE
-        assert node.state in answer.message
+        assert node.state == state
+        assert answer.status == (STATUS.NO_IMAGE if state == 'active' else STATUS.INACTIVE)
+        assert state == 'active' or state in answer.message
         step()
-        if node.state == 'active':
-            assert robot.ask().status == STATUS.NO_IMAGE
-            node.trigger_deactivate()
-            assert robot.ask().status == STATUS.INACTIVE
-            break
+    assert robot.ask().status == STATUS.INACTIVE
 
 
 def test_an_answer_is_the_models_about_the_newest_image(active, checkpoint):

@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The judge accepts what is right and refuses what is not."""
 
+import math
+
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.synthetic import judge, Scene
+from depthvlm_ros.synthetic.judge import metres_in
 import numpy as np
 import pytest
 
@@ -95,3 +98,10 @@ def test_a_point_is_right_anywhere_on_the_thing_and_nowhere_else():
 def test_another_kind_is_refused():
     with pytest.raises(ValueError, match='colour'):
         judge('colour', '', '')
+
+
+@pytest.mark.parametrize(('text', 'metres'), [
+    ('The wall, 2.31 m away.', 2.31), ('about 3 metres, or 4 m', 3.0), ('12.5 meters', 12.5),
+    ('It is at [250, 300].', math.nan), ('3 mm', math.nan), ('', math.nan)])
+def test_metres_are_read_out_of_words(text, metres):
+    assert metres_in(text) == pytest.approx(metres, nan_ok=True)

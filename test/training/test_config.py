@@ -75,7 +75,7 @@ def test_fields_and_sources_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(('text', 'said'), [
-    ('step: 3', r"x.yaml: does not know \['step'\]"),
+    ('step: 3', r"x.yaml: TrainingConfig has no field \['step'\], wanted some of"),
     ('steps: -1', 'steps is -1, wanted >= 0'),
     ('stage: 3', r'stage is 3, wanted one of \(1, 2\)'),
     ('schedule: linear', "schedule is 'linear', wanted one of"),
@@ -101,9 +101,9 @@ def test_fields_and_sources_are_read(tmp_path):
     ('sources: [{kind: rooms, kinds: [far]}]', r"kinds is \['far'\], wanted fields"),
     ('sources: [{kind: rooms, kinds: {far: -1}}]', "kinds is {'far': -1}, wanted how often"),
     ('sources: [{kind: rooms, questions: 0}]', 'questions is 0, wanted >= 1'),
-    ('sources: [{kind: rooms, native_px: [400, 240]}]', r'native_px is \[400, 240\], wanted narr'),
+    ('sources: [{kind: rooms, native_px: [400, 240]}]', r'native_px is \[400, 240\], wanted 0 <'),
     ('sources: [{kind: annotated, annotations: a, rgb_root: b, depth_root: c, range_m: [5, 1]}]',
-     r'range_m is \[5.*, 1.*\], wanted nearest and farthest'),
+     r'range_m is \[5.*, 1.*\], wanted 0 <= nearest < farthest, in m'),
     ('- steps', r"holds \['steps'\], wanted fields of TrainingConfig"),
     ('vocab_size: 100', 'vocab_size is 100, wanted >= 263'),
     ('learning_rate: fast', "learning_rate is 'fast', wanted a number"),

@@ -180,10 +180,10 @@ def test_what_differs_in_a_run_that_goes_on_is_told_and_holds(exact, tmp_path, c
     run(exact, tmp_path, stop_at=1, **QUICK)
     run(replace(exact, batch_size=exact.batch_size // 2, global_batch=exact.batch_size),
         tmp_path, stop_at=2, **QUICK)
-    assert 'another run' not in caplog.text
+    assert 'other settings' not in caplog.text
     before = weights(tmp_path)
     run(replace(exact, weight_decay=1000.0), tmp_path, stop_at=3, **QUICK)
-    assert 'goes on as another run than it was begun as: weight_decay was ' in caplog.text
+    assert 'goes on with other settings than it was begun with: weight_decay was ' in caplog.text
     assert 'and is 1000.0' in caplog.text
     norms = [float(weights(tmp_path)[key].norm() / before[key].norm())
              for key in before if before[key].ndim == 2 and before[key].norm() > 0]
@@ -240,6 +240,20 @@ def test_a_disk_that_is_full_is_said_in_a_line(exact, tmp_path):
             run(exact, tmp_path, stop_at=1, **QUICK)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def test_a_gradient_that_is_not_finite_ends_it_with_what_to_do(staged, exported, tmp_path):
+    path = tmp_path / 'x.yaml'
+    path.write_text(yaml.safe_dump({
+        'model': dict(staged[0].model), 'stage': 1, 'batch_size': 2, 'sources': [
+            {'kind': 'annotated', 'annotations': 'annotations.jsonl', 'rgb_root': '.',
+             'depth_root': '.'}]}))
+    with pytest.raises(SystemExit, match='^train: the gradient norm is (nan|inf), wanted a finite '
+                       'one: lower learning_rate'):
+        main(['--config', str(path), '--out', str(tmp_path / 'out'), '--data', str(exported),
+              '--start', staged[0].start, '--set', 'learning_rate=1.0e+30', '--set', 'warm_up=0',
+              '--workers', '0', '--device', 'cpu', '--save-every', '1'])
+    assert (tmp_path / 'out' / 'state-0000001').is_dir()
 
 
 def test_settings_of_accelerates_own_do_not_scale_the_gradients(exact, tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from depthvlm_ros.nodes.demo.questions import (
 from depthvlm_ros.nodes.demo.spectator import Spectator, stamp_of
 from depthvlm_ros.nodes.demo.summary import Asked, one_line, summary, table
 from depthvlm_ros.nodes.image_sources import ImageSource, open_source, resized, SYNTHETIC
+from depthvlm_ros.spatial import pixels_of
 from depthvlm_ros.srv import SpatialQuery
 from depthvlm_ros.synthetic import Frame, Pose, Scene
 import numpy as np
@@ -213,7 +214,7 @@ class Performance:
         """Ask what is at some places, and have their depth measured."""
         height, width = next(reversed(self._spectator.depths.values())).shape
         for number, (x, y) in enumerate(PHOTO_PLACES_1000, 1):
-            pixel = (x / 1000 * width - 0.5, y / 1000 * height - 0.5)
+            pixel = pixels_of((x, y), width, height)
             question = photo_question((x, y))
             response = self._ask(number, question, (pixel,))
             self._asked.append(Asked(question, response.answer))
