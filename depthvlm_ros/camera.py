@@ -153,6 +153,8 @@ class Calibration:
     :param binning_x: raw columns that make one column of the image; 0 for 1.
     :param binning_y: raw rows that make one row of the image; 0 for 1.
     :param roi: the part of the sensor that the image shows.
+    :param rectified: the image is rectified already: what tells how to do that (the distortion, R,
+        and K where there is a P) does not count and may be anything.
     :raises ValueError: numbers that describe no camera, named, with what was wanted.
     """
 
@@ -166,26 +168,30 @@ class Calibration:
     binning_x: int = 1
     binning_y: int = 1
     roi: Roi = Roi()
+    rectified: bool = False
 
     def __post_init__(self):
+        ignored = self._ignored()
         for name, count in (('d', None), ('k', 9), ('r', 9), ('p', 12)):
             numbers = tuple(float(number) for number in getattr(self, name))
             if count is not None and len(numbers) != count:
                 raise ValueError(f'{name} has {len(numbers)} numbers, wanted {count}')
-            if not all(math.isfinite(number) for number in numbers):
+            if name not in ignored and not all(math.isfinite(number) for number in numbers):
                 raise ValueError(f'{name} is {list(numbers)}, wanted finite numbers')
             object.__setattr__(self, name, numbers)
         for name in ('binning_x', 'binning_y'):
             object.__setattr__(self, name, max(1, int(getattr(self, name))))
-        if not any(self.k):
+        if 'k' not in ignored and not any(self.k):
             raise ValueError(
                 'K is all zeros, which means uncalibrated: calibrate the camera '
                 '(for example with camera_calibration) and publish its CameraInfo')
         self._check_size()
-        self._check_matrix('K', self._raw_matrix())
+        if 'k' not in ignored:
+            self._check_matrix('K', self._raw_matrix())
         self._check_matrix('P', self._rectified_matrix())
-        self._check_rotation()
-        self._check_distortion()
+        if not self.rectified:
+            self._check_rotation()
+            self._check_distortion()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -212,7 +218,13 @@ class Calibration:
 
     def rectification(self) -> Rectification | None:
         """Return the maps from the rectified image to the raw one, or None where they agree."""
-        return _rectification(self)
+        return None if self.rectified else _rectification(self)
+
+    def _ignored(self) -> tuple[str, ...]:
+        """Return the names of the numbers that do not count."""
+        if not self.rectified:
+            return ()
+        return ('d', 'r', 'k') if any(self.p) else ('d', 'r')
 
     def _rectified_matrix(self) -> tuple[float, float, float, float]:
         """Return (fx, fy, cx, cy) of P, or of K where P is zero, on the full sensor."""
@@ -322,6 +334,11 @@ class Rectification:
                 f'the image is {raw.shape[1]} x {raw.shape[0]}, wanted '
                 f'{self.map_u.shape[1]} x {self.map_u.shape[0]} as calibrated')
         return cv2.remap(raw, *self._fixed_point, cv2.INTER_LINEAR)
+
+
+def forget_rectifications() -> None:
+    """Free the maps that are kept, some 15 bytes a pixel each."""
+    _rectification.cache_clear()
 
 
 @functools.lru_cache(maxsize=MOST_MAPS)

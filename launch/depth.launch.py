@@ -3,7 +3,7 @@
 """
 Start the depth node on the topics of one camera or several, ready unless autostart is false.
 
-An argument of this file wins over params_file, unless it is left at its default.
+An argument of this file wins over params_file, unless it has its default; autostart always wins.
 """
 
 from launch import LaunchDescription
@@ -134,11 +134,12 @@ def rviz(values):
                               for output in outputs)])
 
 
-def bag(folder, namespace):
+def bag(folder, namespace, use_sim_time):
     """Return the action that records the node's outputs, its answers and the transforms."""
     prefix = resolved(namespace, NODE)
     topics = f'^({prefix}/(([^/]+/)?depth/.*|answers)|/diagnostics|/tf|/tf_static)$'
-    return ExecuteProcess(cmd=['ros2', 'bag', 'record', '-o', folder, '--regex', topics],
+    clock = ['--use-sim-time'] if use_sim_time else []
+    return ExecuteProcess(cmd=['ros2', 'bag', 'record', '-o', folder, *clock, '--regex', topics],
                           output='screen')
 
 
@@ -153,7 +154,7 @@ def start(context):
     if values['rviz']:
         actions.append(rviz(values))
     if values['record']:
-        actions.append(bag(values['record'], values['namespace']))
+        actions.append(bag(values['record'], values['namespace'], values['use_sim_time']))
     return actions
 
 

@@ -215,6 +215,12 @@ def test_recording_takes_the_outputs_of_this_node(tmp_path, namespace, prefix):
     assert not re.search(pattern, f'/other{prefix}/depthvlm/depth/image')
 
 
+def test_with_simulated_time_the_bag_is_of_that_time(tmp_path):
+    needs_the_installed_package()
+    bag = started(tmp_path, record='my_bag', use_sim_time='true')['ros2']
+    assert '--use-sim-time' in bag
+
+
 def test_rviz_shows_this_camera_and_this_node(tmp_path):
     needs_the_installed_package()
     rviz = started(tmp_path, rviz='true', image_topic='/cam/image_raw', namespace='robot',

@@ -22,6 +22,8 @@ JPEG_SCAN = 0xDA
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}     # the segments that tell the size
 JPEG_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 JPEG_MAX_SEGMENTS = 4096
+JPEG_MISSING = 128      # what libjpeg shows where a scan has ended too early
+JPEG_FILLER = bytes(range(1, 0xFF))     # 0xFF would begin a marker
 # No more comes out of a byte: zlib's own bound, and eight blocks of 8 x 8 pixels at one bit each.
 PNG_BYTES_PER_BYTE = 1032
 JPEG_PIXELS_PER_BYTE = 512
@@ -57,10 +59,13 @@ def rgb_from_bytes(data: bytes, format_name: str) -> np.ndarray:
 
     :param format_name: the message's format; 'bayer_rggb8; png' and such name a mosaic.
     :return: (H, W, 3) uint8.
-    :raises ValueError: what compressed_size refuses, or data that is cut off or corrupt.
+    :raises ValueError: what compressed_size refuses, or data that is cut off or corrupt, as far
+        as the decoder sees it: a JPEG has no checksum, and a progressive one that is cut off is a
+        coarser picture.
     """
     size = compressed_size(data)
-    if data.startswith(JPEG_START) and data.rfind(JPEG_END) < data.rfind(b'\xff\xda'):
+    is_jpeg = data.startswith(JPEG_START)
+    if is_jpeg and data.rfind(JPEG_END) < data.rfind(b'\xff\xda'):
         raise ValueError('its end is missing')
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -68,6 +73,8 @@ def rgb_from_bytes(data: bytes, format_name: str) -> np.ndarray:
         raise ValueError(f'it cannot be decoded: {error}') from error
     if pixels is None or pixels.shape[:2] != size:
         raise ValueError('it is cut off or corrupt')
+    if is_jpeg and (pixels[-1, -1] == JPEG_MISSING).all() and _is_scan_cut(data):
+        raise ValueError('it is cut off: its last rows are missing')
     if pixels.dtype != np.uint8:
         pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)
     if pixels.ndim == 2:
@@ -76,6 +83,19 @@ def rgb_from_bytes(data: bytes, format_name: str) -> np.ndarray:
             pixels, getattr(cv2, f'COLOR_Bayer{mosaic}2RGB') if mosaic else cv2.COLOR_GRAY2RGB)
     return cv2.cvtColor(
         pixels, cv2.COLOR_BGRA2RGB if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def _is_scan_cut(data: bytes) -> bool:
+    """
+    Tell whether a JPEG's scan ends before the picture does, though an end mark stands behind it.
+
+    Bytes too many before the mark change nothing in a picture that is whole, and are taken for
+    the picture's in one that is cut.
+    """
+    at = data.rfind(JPEG_END)
+    shown, padded = (cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_GRAYSCALE)
+                     for part in (data, data[:at].rstrip(b'\xff') + JPEG_FILLER + data[at:]))
+    return not np.array_equal(shown, padded)
 
 
 def _png_header(data: bytes) -> tuple[int, int, float]:

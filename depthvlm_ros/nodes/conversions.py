@@ -201,17 +201,18 @@ def fill_points(points: np.ndarray, depth_m: np.ndarray, colours: np.ndarray,
         part[..., 4] = colours[rows]
 
 
-def calibration_from_info(info: CameraInfo) -> Calibration:
+def calibration_from_info(info: CameraInfo, rectified: bool = False) -> Calibration:
     """
     Return a CameraInfo's numbers.
 
+    :param rectified: the images are rectified already, see Calibration.
     :raises ValueError: numbers that describe no camera; the text says what to do.
     """
     roi = info.roi
     return Calibration(
         info.width, info.height, info.distortion_model, tuple(info.d), tuple(info.k),
         tuple(info.r), tuple(info.p), info.binning_x, info.binning_y,
-        Roi(roi.x_offset, roi.y_offset, roi.width, roi.height))
+        Roi(roi.x_offset, roi.y_offset, roi.width, roi.height), rectified)
 
 
 def info_from_intrinsics(intrinsics: Intrinsics, header: Header) -> CameraInfo:

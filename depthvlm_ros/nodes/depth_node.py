@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 
+from depthvlm_ros.camera import forget_rectifications
 from depthvlm_ros.nodes import parameters
 from depthvlm_ros.nodes.answering import Answering
 from depthvlm_ros.nodes.measuring import Measuring
@@ -231,6 +232,7 @@ class DepthNode(LifecycleNode):
             return True
         ended = stream.stop(timeout_s)
         if not ended:   # what hangs keeps its thread, should it ever come back
+            self._hangs = True
             self._model_thread.run(None)
             self._model_thread = ModelThread()
         self._questions.waiting.until_none(ANSWERS_S)
@@ -245,6 +247,7 @@ class DepthNode(LifecycleNode):
             if not self._hangs:     # a device that hangs would be waited for without end
                 self._predictor.close()
             self._predictor, self._hangs = None, False
+            forget_rectifications()
             give_back()
 
     def _on_autostart(self) -> None:
@@ -269,8 +272,9 @@ class DepthNode(LifecycleNode):
 
     def _on_time_jump(self, jump) -> None:
         """Drop what was received before time jumped back, as a looping bag makes it."""
-        if self.stream is not None:
-            self.stream.forget()
+        stream = self.stream
+        if stream is not None:
+            stream.forget()
 
     def _on_enable(self, request, response):
         """Pause or resume the depth stream."""

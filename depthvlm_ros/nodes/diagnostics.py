@@ -31,6 +31,7 @@ class Statistics:
         self._published: deque[tuple[float, float]] = deque(maxlen=KEPT_FRAMES)
         self.received = self.published = self.refused = self.failed = self.rate_limited = 0
         self.not_wanted = self.questions = self.failed_questions = self.hangs = 0
+        self.outdated = 0           # time jumped back during their pass
         self.last_error = ''
         self.last_error_s = -math.inf
         self.mismatch = ''

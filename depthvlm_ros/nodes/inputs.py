@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import threading
+import time
 
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes.conversions import calibration_from_info, image_size
@@ -48,33 +49,42 @@ class Inputs:
     No single reader meets both a driver whose camera_info is best-effort and one that publishes
     it once, latched; so there are two, and the pairing ignores what comes twice.
 
-    :param on_image: called with each image and its Calibration, or the ValueError instead of it.
+    :param on_image: called with each image, its Calibration or the ValueError instead of it, and
+        when the image was received, on time.monotonic.
     :param on_error: called with what happened and each exception that on_image raises; and with a
         ValueError and 'refused' for each image whose stamp or header cannot be used, or that
         found no camera_info.
     :param sync: how images find their camera_info, see Pairing.
     :param on_mismatch: called with the reason where a publisher's QoS does not fit.
     :param camera: goes before the topics where there are several; '' for the only one.
+    :param rectified: the images are rectified already.
     """
 
     def __init__(self, node: Node, transport: str, tolerance_s: float,
-                 on_image: Callable[[Image | CompressedImage, Calibration | ValueError], None],
+                 on_image: Callable[[Image | CompressedImage, Calibration | ValueError, float],
+                                    None],
                  on_error: Callable[..., None], sync: str = 'auto',
-                 on_mismatch: Callable[[str], None] = lambda text: None, camera: str = ''):
-        self._node, self._on_mismatch = node, on_mismatch
+                 on_mismatch: Callable[[str], None] = lambda text: None, camera: str = '',
+                 rectified: bool = False):
+        self._node, self._on_mismatch, self._rectified = node, on_mismatch, rectified
         self._on_image, self._on_error = on_image, on_error
         self._pairing = Pairing(round(tolerance_s * NS_PER_S), sync)
         self._newest_stamp_ns, self._fault = 0, ''
+        self._came = False      # whether any image did
         self._lock = threading.Lock()
         self._group = MutuallyExclusiveCallbackGroup()
         prefix = f'{camera}/' if camera else ''
         kind, image = ((CompressedImage, 'image/compressed') if transport == 'compressed'
                        else (Image, 'image'))
         info = f'{prefix}camera_info'
-        self._subscriptions = [
-            self._subscribe(kind, f'{prefix}{image}', self._take_image, best_effort(1)),
-            self._subscribe(CameraInfo, info, self._take_info, best_effort(10), 'any'),
-            self._subscribe(CameraInfo, info, self._take_info, latched(1), 'latched')]
+        self._subscriptions: list = []
+        try:
+            self._subscribe(kind, f'{prefix}{image}', self._take_image, best_effort(1))
+            self._subscribe(CameraInfo, info, self._take_info, best_effort(10), 'any')
+            self._subscribe(CameraInfo, info, self._take_info, latched(1), 'latched')
+        except Exception:       # such as an overridden QoS that cannot be
+            self.destroy()
+            raise
         images = self._subscriptions[0]
         self._listens = (images.topic_name, f'sensor_msgs/msg/{kind.__name__}',
                          images.qos_profile.reliability)
@@ -87,7 +97,7 @@ class Inputs:
     @property
     def silence(self) -> str:
         """Say why no image comes, as far as that is known."""
-        return reason_of_silence(self._node, *self._listens)
+        return reason_of_silence(self._node, *self._listens, self._came)
 
     @property
     def doubt(self) -> str:
@@ -116,18 +126,21 @@ class Inputs:
                   if entity_id == 'latched' else
                   subscription_events(self._node.resolve_topic_name(topic), entity_id,
                                       self._on_mismatch))
-        return self._node.create_subscription(
+        self._subscriptions.append(self._node.create_subscription(
             kind, topic, callback, qos, callback_group=self._group, event_callbacks=events,
-            qos_overriding_options=QoSOverridingOptions(POLICIES, entity_id=entity_id))
+            qos_overriding_options=QoSOverridingOptions(POLICIES, entity_id=entity_id)))
 
     def _take_image(self, message: Image | CompressedImage) -> None:
+        received_s = time.monotonic()
         try:
-            image = _stamped(message.header, image_size(message), message)
+            image = _stamped(message.header, image_size(message), (message, received_s))
         except ValueError as error:
+            with self._lock:
+                self._came, self._fault = True, str(error)
             self._refuse(str(error))
             return
         with self._lock:
-            self._fault = self._stamp_fault(image.stamp_ns)
+            self._came, self._fault = True, self._stamp_fault(image.stamp_ns)
             pairs = [] if self._fault else self._pairing.add_image(image)
             given_up = self._fault or self._pairing.given_up
         if given_up:
@@ -156,7 +169,7 @@ class Inputs:
 
     def _take_info(self, message: CameraInfo) -> None:
         try:
-            calibration, size = calibration_from_info(message), None
+            calibration, size = calibration_from_info(message, self._rectified), None
             size = calibration.size
         except ValueError as error:
             calibration, size = error, None
@@ -166,8 +179,9 @@ class Inputs:
 
     def _hand_on(self, pairs) -> None:
         for image, calibration in pairs:
+            message, received_s = image.value
             try:
-                self._on_image(image.value, calibration)
+                self._on_image(message, calibration, received_s)
             except Exception as error:  # a ROS callback: log it and go on
                 self._on_error('an image could not be taken', error)
 

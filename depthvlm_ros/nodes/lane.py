@@ -63,7 +63,7 @@ class Lane:
             self.inputs = Inputs(node, node.value('image_transport'),
                                  node.value('sync_tolerance'), self._on_image,
                                  self._on_input_error, node.value('sync'), self._on_mismatch,
-                                 name)
+                                 name, rectified=not node.value('rectify'))
         except Exception:
             self.outputs.destroy()
             raise
@@ -121,6 +121,8 @@ class Lane:
             self.log_error('the model failed', frame.error)
         elif not self.enabled:
             self.statistics.count('not_wanted')
+        elif frame.source.received_s < self._forgotten_s:   # time jumped back during its pass
+            self.statistics.count('outdated')
         else:
             value = self._node.value
             try:
@@ -142,10 +144,11 @@ class Lane:
         self.statistics.add_mismatch(text)
         self._node.get_logger().warning(text)
 
-    def _on_image(self, message, calibration: Calibration | ValueError) -> None:
+    def _on_image(self, message, calibration: Calibration | ValueError,
+                  received_s: float) -> None:
         """Take an image with its calibration: keep it for questions, and look if wanted."""
         self.statistics.add_image()
-        frame = Frame(Source(message, calibration, time.monotonic()), lane=self)
+        frame = Frame(Source(message, calibration, received_s), lane=self)
         usable = isinstance(calibration, Calibration)
         if usable:
             try:

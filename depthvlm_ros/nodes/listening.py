@@ -58,7 +58,7 @@ class Heard:
         self.info_stamps.add((message.header.stamp.sec, message.header.stamp.nanosec))
 
     def take_pair(self, message: Image | CompressedImage,
-                  calibration: Calibration | ValueError) -> None:
+                  calibration: Calibration | ValueError, _received_s: float) -> None:
         """Take what an image was paired with, or why the node could not use it."""
         try:
             if isinstance(calibration, Calibration):

@@ -55,13 +55,12 @@ class Seen:
     view: Any
 
 
-def look_together(sources: list[Source], predictor, rectify: bool, min_m: float,
+def look_together(sources: list[Source], predictor, min_m: float,
                   max_m: float) -> list[Seen | Exception]:
     """
     Give images their pass through the model; those of one size go through it together.
 
     :param predictor: the depthvlm_ros.model.Predictor.
-    :param rectify: undo the images' distortion first.
     :param min_m: nearest depth that is kept, in metres.
     :param max_m: farthest depth that is kept, in metres; 0 for no limit.
     :return: for each image what was seen, or why nothing was: FrameRefusedError for an image or a
@@ -71,7 +70,7 @@ def look_together(sources: list[Source], predictor, rectify: bool, min_m: float,
     pictures: list = []
     for source in sources:
         try:
-            pictures.append(_picture(source, rectify, predictor))
+            pictures.append(_picture(source, predictor))
         except Exception as error:  # of this camera; the others go on
             pictures.append(error.with_traceback(None))
     usable = [picture for picture in pictures if not isinstance(picture, Exception)]
@@ -91,9 +90,9 @@ def look_together(sources: list[Source], predictor, rectify: bool, min_m: float,
     return found
 
 
-def _picture(source: Source, rectify: bool, predictor):
+def _picture(source: Source, predictor):
     """
-    Decode and rectify an image.
+    Decode an image, and rectify it where its calibration says how.
 
     :return: (source, (H, W, 3) uint8 RGB, the rectification's maps or None).
     :raises FrameRefusedError: an image or a calibration that cannot be used.
@@ -112,7 +111,7 @@ def _picture(source: Source, rectify: bool, predictor):
     except ValueError as error:
         raise FrameRefusedError(f'camera_info: the model cannot take this camera: {error}'
                                 ) from error
-    maps = source.calibration.rectification() if rectify else None
+    maps = source.calibration.rectification()
     if maps is not None and np.count_nonzero(maps.valid) < LEAST_LEFT * maps.valid.size:
         raise FrameRefusedError('camera_info: its distortion and rectification (d, r, p) leave '
                                 'nothing of the image')

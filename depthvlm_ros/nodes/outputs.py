@@ -60,11 +60,17 @@ class Outputs:
         self._node, self._made = node, clouds
         self._clouds = Pace()
         prefix = f'~/{camera}/depth' if camera else '~/depth'
-        self.depth, self.info, self.points, self.colour = (
-            advertise(node, kind, f'{prefix}/{name}', on_mismatch, depth)
-            for kind, name, depth in (
-                (Image, 'image', KEPT), (CameraInfo, 'camera_info', KEPT_INFOS),
-                (PointCloud2, 'points', 1), (Image, 'image_color', KEPT)))
+        self._publishers: list = []
+        try:
+            for kind, name, depth in ((Image, 'image', KEPT),
+                                      (CameraInfo, 'camera_info', KEPT_INFOS),
+                                      (PointCloud2, 'points', 1), (Image, 'image_color', KEPT)):
+                self._publishers.append(
+                    advertise(node, kind, f'{prefix}/{name}', on_mismatch, depth))
+        except Exception:       # such as an overridden QoS that cannot be
+            self.destroy()
+            raise
+        self.depth, self.info, self.points, self.colour = self._publishers
 
     def depth_wanted(self) -> bool:
         """Tell whether anybody subscribes to something that takes a pass of the model."""
@@ -101,5 +107,5 @@ class Outputs:
 
     def destroy(self) -> None:
         """Withdraw all publishers."""
-        for publisher in (self.depth, self.info, self.points, self.colour):
-            self._node.destroy_publisher(publisher)
+        while self._publishers:
+            self._node.destroy_publisher(self._publishers.pop())

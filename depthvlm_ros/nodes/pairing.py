@@ -29,7 +29,7 @@ class Stamped:
     :param stamp_ns: its stamp in ns.
     :param frame_id: its frame.
     :param size: (height, width) in px where it is known before decoding, else None.
-    :param value: what it is: an image message, or for an info the Calibration, or the ValueError
+    :param value: what it is: an image, or for an info the Calibration, or the ValueError
         that says why it is none.
     """
 

@@ -57,7 +57,7 @@ class Questions:
         with self.waiting.open():
             with self.failing_into(response):
                 await self._answer(request, response, watched)
-            response.camera = request.camera or self._node.value('cameras')[0] or ONLY_CAMERA
+            response.camera = self._camera_of(request)
             response.model = self._node.value('model')
             response.latency = responses.duration(time.monotonic() - start_s)
             if stream is not None:
@@ -77,6 +77,12 @@ class Questions:
             self._node.get_logger().error(f'a request failed: {type(error).__name__}: {error}')
             response.status = Status.MODEL_FAILURE
             response.message = f'{type(error).__name__}: {error}'
+
+    def _camera_of(self, request) -> str:
+        """Return the name of the camera that a request is about, '' where there is none of it."""
+        names = [name or ONLY_CAMERA for name in self._node.value('cameras')]
+        asked = request.camera or names[0]
+        return asked if asked in names else ''
 
     def stream(self) -> Stream:
         """
@@ -182,6 +188,19 @@ class Questions:
                 break
         return matrix_of
 
+    def _early_transform(self, stream: Stream, request, header: Header):
+        """
+        Return the transform that a request wants if tf knows it already, or None.
+
+        An answer may take longer than tf keeps what it has heard.
+        """
+        if request.target_frame in ('', header.frame_id):
+            return None
+        try:
+            return stream.transforms.matrix(request.target_frame, header.frame_id, header.stamp)
+        except LookupError:
+            return None
+
     async def _answer(self, request, response, watched) -> None:
         """
         Fill the response, through the worker.
@@ -195,10 +214,12 @@ class Questions:
         frame = self.newest(lane, limits.max_age_s)
         if isinstance(frame.source.calibration, Calibration):
             queries.check_places(request, frame.source.calibration.intrinsics)
+        early = self._early_transform(stream, request, frame.source.header)
         lane.statistics.count('questions')
         question = await self.ended(stream, frame, text, limits, **watched)
         if question.ending is not Ending.ANSWERED:
             until_s = 0.0       # there are no points that could wait for anything
         responses.fill_answered(
             response, request, question,
-            await self.transforms(stream, request, frame.source.header, until_s))
+            await self.transforms(stream, request, frame.source.header, until_s)
+            if early is None else lambda _: early)

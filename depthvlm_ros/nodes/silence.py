@@ -8,7 +8,8 @@ from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 
 
-def reason_of_silence(node: Node, topic: str, kind: str, reliability: ReliabilityPolicy) -> str:
+def reason_of_silence(node: Node, topic: str, kind: str, reliability: ReliabilityPolicy,
+                      came: bool) -> str:
     """
     Say what to do about a topic on which nothing comes.
 
@@ -16,6 +17,7 @@ def reason_of_silence(node: Node, topic: str, kind: str, reliability: Reliabilit
     :param topic: full name of the topic.
     :param kind: type that is listened for, such as 'sensor_msgs/msg/Image'.
     :param reliability: with which it is listened for.
+    :param came: whether images have come before.
     """
     found = node.get_publishers_info_by_topic(topic)
     if not found:
@@ -25,9 +27,12 @@ def reason_of_silence(node: Node, topic: str, kind: str, reliability: Reliabilit
         return (f'{topic} is published as {found[0].topic_type}, wanted {kind}: remap image, or '
                 'set image_transport')
     who = fitting[0].node_name
+    if came:
+        return f'{who} publishes {topic}, and nothing more comes: see that it runs'
     if (reliability == ReliabilityPolicy.BEST_EFFORT
             and fitting[0].qos_profile.reliability == ReliabilityPolicy.RELIABLE):
-        return (f'{who} publishes {topic} reliably, and large images are lost on the way to a '
-                'best-effort reader: launch with image_reliability:=reliable, or set '
-                f'qos_overrides.{topic}.subscription.reliability to reliable')
+        return (f'{who} publishes {topic} reliably, and nothing comes: see that it runs; if its '
+                'images are large, they are lost on the way to a best-effort reader: launch with '
+                f'image_reliability:=reliable, or set qos_overrides.{topic}.subscription.'
+                'reliability to reliable')
     return f'{who} publishes {topic}, and nothing comes: see that it runs'

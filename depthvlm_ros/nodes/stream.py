@@ -36,18 +36,17 @@ class Stream:
         self._node, self._predictor, self._on_hang = node, predictor, on_hang
         self._device = predictor.device     # the predictor forgets it when it is closed
         self.lanes: dict[str, Lane] = {}
-        names = node.value('cameras')
+        names, clouds = node.value('cameras'), Clouds.of(self._device)
         self.answers = advertise(node, SpatialAnswer, '~/answers', self._on_mismatch,
                                  depth=REQUESTS.depth)
         self.transforms = Transforms(node, node.value('question_timeout'))
         self.worker = Worker(self._look, self._begin, self._deliver,
                              node.value('max_questions'), thread, len(names))
-        clouds = Clouds.of(self._device)
         try:
             for name in names:
                 lane = Lane(node, name, self.worker.submit, clouds)
                 self.lanes[lane.name] = lane
-        except Exception:
+        except Exception:       # such as an overridden QoS that cannot be
             for lane in self.lanes.values():
                 lane.inputs.destroy()
             self.worker.stop(timeout_s=1.0)
@@ -109,7 +108,7 @@ class Stream:
         from depthvlm_ros.model.shortage import is_out_of_memory  # torch is there by now
         value = self._node.value
         found = look_together([frame.source for frame in frames], self._predictor,
-                              value('rectify'), value('min_depth'), value('max_depth'))
+                              value('min_depth'), value('max_depth'))
         short = []
         for number, (frame, seen) in enumerate(zip(frames, found)):
             if not isinstance(seen, Exception):
@@ -185,7 +184,8 @@ class Stream:
             lane.statistics.calibration = reason
         return status_of(
             lane.statistics, name, str(device),
-            {'state': self._node.state, 'dropped': self.worker.dropped[lane],
+            {'state': self._node.state,
+             'dropped': self.worker.dropped[lane] + lane.statistics.outdated,
              'open_questions': self.worker.open_questions, 'enabled': lane.enabled,
              'model': self._predictor.name, 'device': device,
              'device_memory_mb': device_memory_mb(device), 'memory_mb': memory_mb(),

@@ -79,8 +79,9 @@ class Transforms:
 
     def forget(self) -> None:
         """Drop what was heard, as when time jumps back; static transforms stay."""
-        if self._buffer is not None:
-            self._buffer.clear()
+        buffer = self._buffer
+        if buffer is not None:
+            buffer.clear()
 
     def close(self) -> None:
         """Stop listening."""

@@ -203,7 +203,7 @@ def test_the_model_gives_the_same_cloud_through_every_lens(room, nano, name):
     rgb, _ = through_lens(room, info)
     message = Image(height=rgb.shape[0], width=rgb.shape[1], encoding='rgb8',
                     step=rgb.shape[1] * 3, data=array('B', rgb.tobytes()))
-    (seen,) = look_together([Source(message, calibration, 0.0)], nano, True, 0.0, 0.0)
+    (seen,) = look_together([Source(message, calibration, 0.0)], nano, 0.0, 0.0)
     assert seen.intrinsics == calibration.intrinsics
     valid = calibration.rectification().valid
     np.testing.assert_array_equal(np.isfinite(seen.depth_m), valid)

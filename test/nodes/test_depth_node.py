@@ -179,6 +179,21 @@ def test_an_image_that_is_rectified_already_is_not_remapped(
                                expected_depth(checkpoint, picture()), rtol=1e-5)
 
 
+@pytest.mark.parametrize('raw', [
+    {'distortion_model': 'kannala_brandt', 'd': [0.1] * 6}, {'k': [0.0] * 9},
+    {'d': [float('nan')] * 5}, {'r': [2.0] * 9}])
+def test_an_image_that_is_rectified_already_needs_p_alone(make_depth_node, make_robot, raw):
+    info = info_of()
+    for name, value in raw.items():
+        setattr(info, name, value)
+    with pytest.raises(ValueError, match='wanted|uncalibrated'):
+        calibration_from_info(info)
+    node, robot = make_depth_node(rectify=False), make_robot()
+    activate(node, robot)
+    robot.publish(picture(), info, Time(sec=1))
+    assert robot.until(lambda: robot.got[DEPTH])
+
+
 def test_no_subscriber_no_pass(make_depth_node, make_robot):
     node, robot = make_depth_node(), make_robot()
     activate(node, robot, [INFO])
@@ -334,6 +349,25 @@ def test_time_that_jumps_back_drops_old_images(make_depth_node, make_robot):
     assert node.stream.first.newest is not None
     assert robot.until(lambda: tell(5))
     assert robot.until(lambda: node.stream.first.newest is None)
+
+
+def test_what_is_under_way_while_time_jumps_back_is_not_published(make_depth_node, make_robot):
+    node, robot = make_depth_node(), make_robot()
+    activate(node, robot)
+    robot.subscribe(DiagnosticArray, '/diagnostics')
+    slow_down(node, 1.0)
+    robot.publish(picture(), info_of(), Time(sec=100))
+    assert robot.until(lambda: node.stream.worker.step_s() > 0)
+    node.set_parameters([Parameter('use_sim_time', value=True)])
+    assert robot.until(lambda: not node.stream.worker.step_s())
+    robot.publish(picture(), info_of(), Time(sec=1))
+    assert robot.until(lambda: robot.got[DEPTH])
+    assert [message.header.stamp.sec for message in robot.got[DEPTH]] == [1]
+
+    def dropped():
+        status = robot.got['/diagnostics'][-1].status[0]
+        return {pair.key: pair.value for pair in status.values}['dropped'] == '1'
+    assert robot.until(dropped)
 
 
 def test_a_clock_that_becomes_another_drops_old_images(make_depth_node, make_robot):

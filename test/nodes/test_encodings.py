@@ -199,6 +199,26 @@ def test_a_picture_that_was_cut_off_is_refused(kind, share):
         rgb_from_compressed(cut)
 
 
+@pytest.mark.parametrize('options', [
+    (), (cv2.IMWRITE_JPEG_RST_INTERVAL, 4), (cv2.IMWRITE_JPEG_OPTIMIZE, 1)])
+@pytest.mark.parametrize('pixels', [BGR, GREY])
+@pytest.mark.parametrize('share', [0.95, 0.8, 0.6])
+def test_a_jpeg_with_an_end_mark_behind_the_cut_is_refused(options, pixels, share):
+    pixels = cv2.resize(pixels, None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
+    whole = compressed(pixels, 'jpg', options=options).data.tobytes()
+    cut = whole[:int(share * len(whole))] + b'\xff\xd9'
+    with pytest.raises(ValueError, match='cut off: its last rows are missing'):
+        rgb_from_compressed(CompressedImage(format='jpeg', data=array('B', cut)))
+
+
+@pytest.mark.parametrize('options', [
+    (), (cv2.IMWRITE_JPEG_RST_INTERVAL, 4), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)])
+def test_a_whole_jpeg_of_middle_grey_is_taken(options):
+    grey = np.full((50, 70, 3), 128, np.uint8)
+    np.testing.assert_array_equal(
+        rgb_from_compressed(compressed(grey, 'jpg', options=options)), grey)
+
+
 def test_another_format_is_refused_whatever_it_is_called():
     with pytest.raises(ValueError, match="begins with '42 4d .*, wanted JPEG or PNG"):
         rgb_from_compressed(compressed(BGR, 'bmp', 'png'))

@@ -132,16 +132,20 @@ def test_after_a_failure_another_model_can_be_configured(
     assert node.trigger_configure().name == 'SUCCESS'
 
 
+@pytest.mark.parametrize('end', [
+    '/image.subscription', '/camera_info.subscription_latched',
+    '/depthvlm/depth/points.publisher'])
 def test_an_error_while_activating_ends_unconfigured_and_is_logged(
-        make_depth_node, make_robot, capfd):
-    node = make_depth_node(**{'qos_overrides./image.subscription.reliability': 'sideways'})
+        make_depth_node, make_robot, capfd, end):
+    node = make_depth_node(**{f'qos_overrides.{end}.reliability': 'sideways'})
     robot = make_robot()
     robot.subscribe(Image, DEPTH)
     node.trigger_configure()
     assert node.trigger_activate().name == 'ERROR'
     assert node.state == 'unconfigured'
     assert node._predictor is None
-    assert robot.until(lambda: robot.node.count_publishers(DEPTH) == 0)
+    ends = (robot.node.count_publishers, DEPTH), (robot.node.count_subscribers, '/image')
+    assert robot.until(lambda: not any(count(topic) for count, topic in ends))
     log = capfd.readouterr().err
     assert 'on_activate failed' in log
     assert 'sideways' in log

@@ -129,6 +129,7 @@ def test_questions_are_about_the_camera_that_they_name(rig):
     response = robot.ask(camera='rear')
     assert response.status == STATUS.NO_IMAGE
     assert "'rear'" in response.message and "'left'" in response.message
+    assert response.camera == '', 'no camera answered'
 
 
 def test_one_bad_image_does_not_cost_the_others_theirs(rig, slow_down):

@@ -113,7 +113,9 @@ def test_what_came_before_any_usable_image(active):
     robot.show(node)
     elsewhere = robot.ask(camera='rear')
     assert (elsewhere.status, "'rear'" in elsewhere.message) == (STATUS.NO_IMAGE, True)
-    assert robot.ask(camera='camera').status == STATUS.OK
+    assert elsewhere.camera == ''
+    here = robot.ask(camera='camera')
+    assert (here.status, here.camera) == (STATUS.OK, 'camera')
 
 
 def test_a_broken_newest_image_is_no_image(active):

@@ -82,6 +82,24 @@ def test_a_transform_is_not_waited_for_without_end(active, late_transform):
     assert time.monotonic() - began < 10, 'it has a bound of its own, far below the timeout'
 
 
+def test_a_transform_known_at_the_beginning_is_kept_until_the_answer_is_there(
+        active, transform, slow_down):
+    node, robot = active()
+    robot.show(node)
+    slow_down(node, token_s=0.3)
+    tf = node.stream.transforms = transform(np.eye(4))
+
+    def forgets(*place):
+        tf.found, found = NoTransformError('its buffer is too short'), tf.found
+        if isinstance(found, Exception):
+            raise found
+        return found
+    tf.matrix = forgets
+    answer = robot.ask(target_frame='map', pixels=[Pixel(u=5.0, v=5.0)])
+    assert answer.status == STATUS.OK, answer.message
+    assert answer.references[0].point.z == pytest.approx(answer.references[0].depth)
+
+
 def test_transforms_of_the_real_tf2(active):
     pytest.importorskip('tf2_ros', reason='tf2_ros comes with ROS 2 itself, not from PyPI')
     from geometry_msgs.msg import TransformStamped
