@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import json
 import math
 from pathlib import Path
+import re
 import struct
 import zlib
 
@@ -99,7 +100,7 @@ def dataset_of(path):
     path = Path(path)
     for text in (part.lower() for part in reversed(path.parts)):
         for word, dataset in DATASETS.items():
-            if word in text:
+            if re.search(f'(?<![a-z]){word}', text):    # and not in granddaddy
                 return dataset
     return Dataset(path.stem if path.stem != 'annotations' else path.absolute().parent.name)
 
@@ -157,15 +158,26 @@ class Record:
         if self.fx_px is None:
             raise RecordError('record', f'{self.image}: has no original_fx, wanted a focal length')
         own_height, own_width = self.rgb_size or (height, width)
-        if (own_height, own_width) == (width, height) and width != height:
-            raise RecordError('record', f'{self.image}: original_rgb_size is {own_width} x '
-                              f'{own_height}, the image {width} x {height}; wanted the same way '
-                              'up')
+        check_way_up((height, width), self.rgb_size, 'record', f'{self.image}: original_rgb_size')
         least, most = FOCAL_OF_SIZE
         if not least <= self.fx_px / own_width <= most:
             raise RecordError('record', f'{self.image}: original_fx is {self.fx_px}, wanted px, '
                               f'{least} to {most} of the width {own_width}')
         return Intrinsics.centred(own_width, own_height, self.fx_px).resize(width, height)
+
+
+def check_way_up(size, told, reason, what):
+    """
+    Refuse a map that lies on its side.
+
+    :param size: its (height, width).
+    :param told: (height, width) that the record tells, or None.
+    :param reason: of the error; what: it begins with.
+    :raises RecordError: one of the two is upright, the other across.
+    """
+    if told is not None and (size[0] - size[1]) * (told[0] - told[1]) < 0:
+        raise RecordError(reason, f'{what} is {told[1]} x {told[0]}, the file {size[1]} x '
+                          f'{size[0]}; wanted the same way up')
 
 
 TEXT = (str,), 'text'
@@ -242,7 +254,7 @@ def parse_positive(value, name, where):
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         number = math.nan
     if not 0 < number < math.inf:
         raise ValueError(f'{where}: {name} is {value!r}, wanted a number above 0')
@@ -291,16 +303,29 @@ def read_annotations(path):
     :raises OSError: a file that cannot be read.
     """
     path = Path(path)
-    text = path.read_text(encoding='utf-8')
+    text = read_utf8(path)
     dataset = dataset_of(path)
     if text.lstrip().startswith('['):
         try:
             numbered = enumerate(json.loads(text))
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise ValueError(f'{path.name}: not readable as JSON ({e})') from e
     else:
         numbered = enumerate_json_lines(text, path.name)
     return [parse_record(fields, dataset, path.name, line) for line, fields in numbered]
+
+
+def read_utf8(path):
+    """
+    Return a file's text, without the byte order mark that some programs put before it.
+
+    :raises ValueError: bytes that are no UTF-8.
+    :raises OSError: a file that cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path}: is no text in UTF-8 ({e})') from e
 
 
 def enumerate_json_lines(text, source):
@@ -309,7 +334,7 @@ def enumerate_json_lines(text, source):
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError as e:
+            except (ValueError, RecursionError) as e:
                 raise ValueError(f'{source} line {number + 1}: not readable as JSON ({e})') from e
 
 
@@ -352,10 +377,15 @@ def read_stored_depth(record, path):
 
     :return: (H, W) float32, metres (along the axis or the ray as depth_type tells); 0, NaN and
         infinity are invalid.
-    :raises RecordError: not there, broken, or not of the record's size.
+    :raises RecordError: not there, broken, lying on its side, or of numbers alone that are not as
+        many as the record tells.
     """
     if record.depth_format != BINARY_FLOAT32:
-        return read_grey(path, 'depth').astype(np.float32) / np.float32(record.depth_scale)
+        stored = read_grey(path, 'depth')
+        told = 'original_depth_size' if record.depth_size else 'original_rgb_size'
+        check_way_up(stored.shape, record.depth_size or record.rgb_size, 'depth',
+                     f'{path}: {told}')
+        return stored.astype(np.float32) / np.float32(record.depth_scale)
     try:
         depth_m = np.fromfile(path, '<f4').astype(np.float32)
     except (OSError, ValueError) as e:      # ValueError: a path with a null byte

@@ -9,6 +9,7 @@ images among several GPUs. Docs: docs/benchmark.md.
 """
 
 import argparse
+from dataclasses import replace
 from datetime import timedelta
 import os
 from pathlib import Path
@@ -16,7 +17,7 @@ import sys
 import time
 
 import cv2
-from depthvlm_ros.benchmark.annotations import EUCLIDEAN, read_annotations, Record, RecordError
+from depthvlm_ros.benchmark.annotations import EUCLIDEAN, read_annotations, RecordError
 from depthvlm_ros.benchmark.loading import add_loading, Loading
 from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.readers import CorrectReader, FIGURES, PROTOCOLS, ReleasedReader
@@ -125,7 +126,7 @@ def as_euclidean(record, names):
     """Return the record with Euclidean depth if its dataset is named."""
     if record.dataset.name not in names:
         return record
-    return Record(**{**vars(record), 'depth_type': EUCLIDEAN})
+    return replace(record, depth_type=EUCLIDEAN)
 
 
 def one_each(roots, files):
@@ -211,6 +212,9 @@ def run(options):
     if options.as_released and options.euclidean:
         raise ValueError('--euclidean with --as-released: the released reader takes every depth '
                          'as it is stored; wanted one or the other')
+    if options.as_released and options.max_image_tokens:
+        raise ValueError('--max-image-tokens with --as-released: the released reader takes the '
+                         "network's map at the canonical size; wanted one or the other")
     jobs = read_jobs(options.annotations, options.rgb_root,
                      options.depth_root or options.rgb_root, options.limit,
                      options.euclidean)

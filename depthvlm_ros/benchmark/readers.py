@@ -10,7 +10,7 @@ size, with its faults, so that its delta1 compares with the paper's figures.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -21,6 +21,7 @@ from depthvlm_ros.benchmark.annotations import (
     read_rgb,
     Record,
     RecordError,
+    Z_DEPTH,
 )
 from depthvlm_ros.benchmark.metrics import DELTA_BASE, depth_metrics
 from depthvlm_ros.camera import Intrinsics
@@ -210,9 +211,9 @@ class ReleasedReader:
         try:
             depth_m = read_depth(as_stored, depth_root)
         except RecordError as e:
-            # Without a map there are no labels: upstream's dense score is then 0; its sparse
-            # reader fails.
-            if self.protocol == 'sparse' or e.reason in ('record', 'mask'):
+            # Without labels upstream's dense score is 0, and its sparse reader fails. A file that
+            # is not there is no reason to score anything.
+            if self.protocol == 'sparse' or e.reason != 'empty':
                 raise
             return np.full(size, np.nan, np.float32)
         if depth_m.shape == tuple(size):
@@ -242,10 +243,7 @@ class ReleasedReader:
 
 def without(record, masks):
     """Return a record whose depth is read as stored, and without masks if so told."""
-    fields = {**vars(record), 'depth_type': 'z_depth'}
-    if masks:
-        fields['mask_paths'] = ()
-    return Record(**fields)
+    return replace(record, depth_type=Z_DEPTH, mask_paths=() if masks else record.mask_paths)
 
 
 def canonical_points(record, size):

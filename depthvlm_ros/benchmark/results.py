@@ -63,6 +63,8 @@ class Results:
             if len(lines) > 1 and not resume:
                 raise ValueError(f'{path}: holds results already; wanted another --out, or none '
                                  'there, or --resume')
+            if not all(isinstance(line, dict) for line in lines):
+                raise ValueError(f'{path}: holds lines that are no results, wanted another --out')
             if lines and lines[0].get('settings') != self.settings:
                 raise ValueError(f'{path}: holds results of {lines[0].get("settings")}, this run '
                                  f'is {self.settings}; wanted the same or another --out')

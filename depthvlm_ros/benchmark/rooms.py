@@ -76,15 +76,20 @@ def summary(measured):
     """
     Sum up what measure_room gave.
 
-    :return: dict: depth figures as means over the rooms, and 'answers': kind -> share right and
-        number asked; 'far_10' counts distances within 10 %, 'far' and all others within 25 %.
+    :return: dict: depth figures as means over the rooms, 'coverage' (share of the pixels that have
+        a prediction) over all, the others over those that have any; and 'answers': kind -> share
+        right and number asked; 'far_10' counts distances within 10 %, 'far' and all others within
+        25 %.
     """
     depth, right = [], defaultdict(list)
     for of_depth, answers in measured:
         depth.append(of_depth)
         for kind, is_right in answers:
             right[kind].append(is_right)
-    figures = {name: float(np.mean([d[name] for d in depth])) for name in DEPTH_FIGURES}
+    judged = [of_depth for of_depth in depth if of_depth['pixels']]
+    figures = {name: float(np.mean([of_depth[name] for of_depth in judged])) if judged else np.nan
+               for name in DEPTH_FIGURES}
+    figures['coverage'] = float(np.mean([of_depth['coverage'] for of_depth in depth]))
     answers = {kind: {'right': float(np.mean(right[kind])), 'asked': len(right[kind])}
                for kind in ('far_10', *KINDS) if right[kind]}
     return {**figures, 'answers': answers}
@@ -170,7 +175,7 @@ def measure_speed(predictor, repeats=20):
 def print_table(result):
     """Print the figures for people."""
     print(f"{result['rooms']} held-out rooms, random cameras; model {result['model']}")
-    print('  '.join(f'{name} {result[name]:.3f}' for name in DEPTH_FIGURES))
+    print('  '.join(f'{name} {result[name]:.3f}' for name in (*DEPTH_FIGURES, 'coverage')))
     for kind, value in result['answers'].items():
         print(f"  {kind:8} {value['right']:.3f} of {value['asked']}")
     for share, value in result['focal']['ratio'].items():

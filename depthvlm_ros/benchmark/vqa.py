@@ -10,12 +10,17 @@ every answer is kept, and a run that was stopped goes on.
 
 import argparse
 from collections import Counter, defaultdict
-import math
 from pathlib import Path
 import re
 import sys
 
-from depthvlm_ros.benchmark.annotations import enumerate_json_lines, read_rgb, RecordError
+from depthvlm_ros.benchmark.annotations import (
+    check_text,
+    enumerate_json_lines,
+    read_rgb,
+    read_utf8,
+    RecordError,
+)
 from depthvlm_ros.benchmark.loading import add_loading, Loading
 from depthvlm_ros.benchmark.predictors import digest_of
 from depthvlm_ros.benchmark.provenance import json_line, provenance
@@ -26,12 +31,16 @@ from depthvlm_ros.options import at_least
 from tqdm import tqdm
 
 ARTICLES = {'a', 'an', 'the'}
+MOST_FX_PX = 1e9
+OPTION_A = re.compile(r'\bA\b(?!\s+[a-z])')     # of a multiple choice, and no article
 ALL = 'all'  # the row over all kinds
 
 
 def normalise(text):
     """Return the words of an answer: lower case, no punctuation, no articles beside others."""
-    words = re.findall(r'-?\d+(?:\.\d+)?|[^\W\d_]+', text.lower())
+    text = re.sub(r'(?<=\d),(?=\d{3}\b)', '', text.lower())      # 1,000
+    # A minus sign is one that stands before a number and not between two, as in 10-20.
+    words = re.findall(r'(?:(?<![\w.])-)?\d+(?:\.\d+)?|[^\W\d_]+', text)
     return [word for word in words if word not in ARTICLES] or words
 
 
@@ -45,6 +54,8 @@ def is_contained(answer, accepted):
     """Tell whether an answer holds one of those accepted, as whole words in a row."""
     words = normalise(answer)
     for one in map(normalise, accepted):
+        if one == ['a'] and OPTION_A.search(answer):
+            return True
         if one and any(words[i:i + len(one)] == one for i in range(len(words) - len(one) + 1)):
             return True
     return False
@@ -59,12 +70,13 @@ def read_questions(path):
     """
     path = Path(path)
     asked = []
-    for line, fields in enumerate_json_lines(path.read_text(encoding='utf-8'), path.name):
+    for line, fields in enumerate_json_lines(read_utf8(path), path.name):
         where = f'{path.name} line {line + 1}'
         for name, kind in (('image', str), ('question', str), ('answers', list)):
             if not isinstance(fields, dict) or not isinstance(fields.get(name), kind):
                 raise ValueError(f'{where}: {name} is missing or no {kind.__name__}, wanted '
                                  'image, question and a list of answers')
+        check_text(fields['question'], f'{where}: question')
         if not fields['answers'] or not all(isinstance(a, str) for a in fields['answers']):
             raise ValueError(f'{where}: answers is {fields["answers"]!r}, wanted some strings')
         lone = fields.get('exact_answers', [])
@@ -73,9 +85,11 @@ def read_questions(path):
         kind, fx_px = fields.get('kind') or '', fields.get('fx')
         if not isinstance(kind, str) or kind == ALL:
             raise ValueError(f'{where}: kind is {kind!r}, wanted a word other than {ALL!r}')
-        if not (fx_px is None or isinstance(fx_px, int | float) and 0 < fx_px < math.inf):
+        if not (fx_px is None or isinstance(fx_px, int | float) and 0 < fx_px < MOST_FX_PX):
             raise ValueError(f'{where}: fx is {fx_px!r}, wanted pixels above 0')
         asked.append(fields)
+    if not asked:
+        raise ValueError(f'{path}: holds no question, wanted one at least')
     return asked
 
 

@@ -21,7 +21,8 @@ _NAME = '(' + '|'.join(sorted({*LABELS, *SURFACES}, key=len, reverse=True)) + ')
 _METRES = re.compile(r'(-?\d+(?:\.\d+)?)\s*(?:m|meters?|metres?)\b')
 _CLOSER = re.compile(rf'\b{_NAME} is (?:the )?(?:closer|nearer)')
 _NAMED = re.compile(rf'\b{_NAME}\b')
-_NUMBER = re.compile(r'\bthere (?:is|are) (no|\d+)\b')
+_COUNTED = re.compile(
+    r'\bthere (?:is|are) (?P<number>no|\d+) (?P<what>[a-z ]+?)(?: in .*)?(?:[.,]|$)')
 _ABSENT = re.compile(rf'\bthere is no {_NAME}\b')
 
 
@@ -37,7 +38,8 @@ def judge(
 
     Distances are right within a share of the true one, boxes when they overlap the true one at
     least by half (intersection over union), points when they lie on the thing, places when the
-    thing is the right one; all else when it says the same.
+    thing is the right one; all else when it says the same. An answer that names another thing, or
+    two distances where one was asked for, is wrong.
 
     :param kind: the question's kind, one of wording.KINDS.
     :param answer: the words to judge.
@@ -51,7 +53,8 @@ def judge(
     answer, truth = answer.strip().lower(), truth.strip().lower()
     if kind in ('far', 'apart'):
         off_m = abs(metres_in(answer) - metres_in(truth))      # NaN where nothing is said
-        return off_m <= tolerance * metres_in(truth) + 1e-9
+        return (len(_METRES.findall(answer)) == 1 and not _names_another(answer, truth)
+                and off_m <= tolerance * metres_in(truth) + 1e-9)
     if kind == 'point':
         return _is_on(answer, truth, frame)
     if kind == 'box':
@@ -60,9 +63,12 @@ def judge(
         return _side(answer) is not None and _side(answer) == _side(truth)
     if kind == 'depth':
         return answer == truth
-    said = {'closer': _CLOSER, 'count': _NUMBER, 'what': _NAMED, 'absent': _ABSENT}[kind]
+    if kind == 'count':
+        return _counted(answer) is not None and _counted(answer) == _counted(truth)
+    said = {'closer': _CLOSER, 'what': _NAMED, 'absent': _ABSENT}[kind]
     found = _first(said, answer)
-    return found is not None and _as_number(found) == _as_number(_first(said, truth))
+    return (found is not None and found == _first(said, truth)
+            and not _names_another(answer, truth))
 
 
 def metres_in(text: str) -> float:
@@ -76,9 +82,17 @@ def _first(pattern: re.Pattern, text: str) -> str | None:
     return match.group(1) if match else None
 
 
-def _as_number(word: str) -> str:
-    """Return 0 for no, and anything else as it is."""
-    return '0' if word == 'no' else word
+def _names_another(answer: str, truth: str) -> bool:
+    """Tell whether an answer names a thing that the true one, which names some, does not."""
+    named = {*_NAMED.findall(truth)}
+    others = {*_NAMED.findall(answer)} - named
+    return bool(named) and bool(others & {*LABELS} or named & {*SURFACES} and others)
+
+
+def _counted(text: str) -> tuple[str, str] | None:
+    """Return the number of things that a text tells, and what things; None where it tells none."""
+    found = _COUNTED.search(text)
+    return found and (found['number'].replace('no', '0'), found['what'])
 
 
 def _only_place(text: str, truth: Place) -> Place | None:

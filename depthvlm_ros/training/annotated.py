@@ -35,6 +35,7 @@ class Annotated:
         self.rgb_root, self.depth_root = root / source.rgb_root, root / source.depth_root
         self.encoder = encoder
         self.with_language = with_language
+        self.max_image_tokens = source.max_image_tokens
         self.dataset = dataset_of(self.lines.path)      # as the benchmark does
         if source.range_m:
             least, most = source.range_m
@@ -42,6 +43,11 @@ class Annotated:
 
     def __len__(self):
         return len(self.lines)
+
+    @property
+    def identity(self):
+        """Return what tells what is learnt here from other files."""
+        return self.lines.identity
 
     def sample(self, index):
         """
@@ -62,13 +68,14 @@ class Annotated:
             rgb, depth_m, camera, self.encoder.config.canonical_fx,
             self.dataset.canonical_edge_px)
         try:
-            pixels, grid, plan = self.encoder.image(rgb, camera)
+            pixels, grid, plan = self.encoder.image(rgb, camera, self.max_image_tokens)
         except ValueError as e:  # an aspect ratio that the model does not take
             raise RecordError('image', f'{record.image}: {e}') from e
         talks = [[(record.prompt, record.solution)]] if (
-            self.with_language and record.solution) else []
-        return Sample(self.encoder.image_row(grid[0].tolist(), talks), pixels, grid,
-                      label(depth_m, plan, record.depth_path))
+            self.with_language and record.prompt and record.solution) else []
+        row = self.encoder.bounded(self.encoder.image_row(grid[0].tolist(), talks),
+                                   f'{record.source} line {record.line + 1}')
+        return Sample(row, pixels, grid, label(depth_m, plan, record.depth_path))
 
 
 def crop_to_edge(rgb, depth_m, camera, canonical_fx, edge_px):

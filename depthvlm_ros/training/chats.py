@@ -18,7 +18,6 @@ from depthvlm_ros.training.jsonlines import JsonLines
 from depthvlm_ros.training.samples import Sample
 
 IMAGE_TAG, VIDEO_TAG = '<image>', '<video>'
-MOST_TOKENS = 4096      # of a conversation with its image, as released (--max_seq_length)
 ASKING, TELLING = ('user', 'human'), ('assistant', 'gpt')
 
 
@@ -54,7 +53,7 @@ def read_chat(fields):
     if not isinstance(images, list):
         raise ValueError(f'has the image {images!r}, wanted a path')
     images = list(images)
-    spoken, tagged = [], False
+    spoken, tags = [], 0
     for message in messages:
         role = message.get('role', message.get('from'))
         text, shown = read_content(message.get('content', message.get('value')))
@@ -62,15 +61,18 @@ def read_chat(fields):
         check_text(text, 'a message')
         if VIDEO_TAG in text:
             raise ValueError(f'says {VIDEO_TAG}, wanted images')
-        tagged |= IMAGE_TAG in text
+        tags += text.count(IMAGE_TAG)
+        if role in TELLING and (shown or not text.replace(IMAGE_TAG, '').strip()):
+            raise ValueError(f'{role} says {text!r} and shows {shown}, wanted words alone')
         if role != 'system':
             spoken.append((role, text.replace(IMAGE_TAG, '').strip()))
     if len(images) > 1:
         raise ValueError(f'has {len(images)} images, wanted at most one')
     if not all(isinstance(image, str) for image in images):
         raise ValueError(f'has the image {images[0]!r}, wanted a path')
-    if tagged and not images:
-        raise ValueError(f'says {IMAGE_TAG} and has no image, wanted one in image or images')
+    if tags > len(images):
+        raise ValueError(f'says {IMAGE_TAG} {tags} times and has {len(images)} images, wanted as '
+                         'many in image or images')
     asked, told = spoken[0::2], spoken[1::2]
     if not spoken or len(asked) != len(told) or not (
             all(role in ASKING for role, _ in asked)
@@ -126,6 +128,11 @@ class Chats:
     def __len__(self):
         return len(self.lines)
 
+    @property
+    def identity(self):
+        """Return what tells what is learnt here from other files."""
+        return self.lines.identity
+
     def sample(self, index):
         """
         Read a conversation with its image.
@@ -142,7 +149,7 @@ class Chats:
         except (ValueError, AttributeError, TypeError) as e:
             raise RecordError('record', f'{where}: {e}') from e
         if not chat.image:
-            return Sample(self._bounded(self.encoder.text_row([chat.turns]), where))
+            return Sample(self.encoder.bounded(self.encoder.text_row([chat.turns]), where))
         rgb = read_rgb(self.image_root / chat.image)
         try:
             camera = Intrinsics.centred(rgb.shape[1], rgb.shape[0],
@@ -151,12 +158,5 @@ class Chats:
         except (ValueError, TypeError) as e:
             raise RecordError('image', f'{where}: {e}') from e
         row = self.encoder.image_row(grid[0].tolist(), [chat.turns])
-        return Sample(self._bounded(row, where), pixels, grid)
+        return Sample(self.encoder.bounded(row, where), pixels, grid)
 
-    def _bounded(self, row, where):
-        """Return a row that is not too long."""
-        tokens = len(row.prefix) + sum(len(ids) for ids, _ in row.talks)
-        most = min(MOST_TOKENS, self.encoder.config.text_config.max_position_embeddings)
-        if tokens > most:
-            raise RecordError('record', f'{where}: has {tokens} tokens, wanted at most {most}')
-        return row

@@ -20,6 +20,16 @@ WANTED = {bool: 'true or false', str: 'text', dict: 'fields'}
 LEAST_VOCABULARY = 263      # 256 bytes and the special tokens
 
 
+def check_tokens(max_image_tokens):
+    """
+    Check a source's bound of image tokens.
+
+    :raises ValueError: one below 0.
+    """
+    if max_image_tokens < 0:
+        raise ValueError(f'max_image_tokens is {max_image_tokens}, wanted >= 0')
+
+
 @dataclass(frozen=True)
 class AnnotatedSource:
     """
@@ -30,6 +40,7 @@ class AnnotatedSource:
     :param depth_root: folder that the depth files are relative to.
     :param share: of all samples; left out: every record once an epoch.
     :param range_m: nearest and farthest valid depth; left out: the dataset's own.
+    :param max_image_tokens: most image tokens; 0 for no bound but the model's.
     """
 
     annotations: str
@@ -37,8 +48,10 @@ class AnnotatedSource:
     depth_root: str
     share: float | None = None
     range_m: tuple[float, float] | None = None
+    max_image_tokens: int = 0
 
     def __post_init__(self):
+        check_tokens(self.max_image_tokens)
         if self.range_m is not None and not 0 <= self.range_m[0] < self.range_m[1]:
             raise ValueError(f'range_m is {list(self.range_m)}, '
                              'wanted 0 <= nearest < farthest, in m')
@@ -61,8 +74,7 @@ class ChatSource:
     max_image_tokens: int = 0
 
     def __post_init__(self):
-        if self.max_image_tokens < 0:
-            raise ValueError(f'max_image_tokens is {self.max_image_tokens}, wanted >= 0')
+        check_tokens(self.max_image_tokens)
 
 
 @dataclass(frozen=True)

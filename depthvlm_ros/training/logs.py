@@ -9,6 +9,7 @@ import time
 
 from tqdm import tqdm
 
+LOG = 'log.csv'
 COLUMNS = ('step', 'seconds', 'samples', 'learning_rate', 'total', 'depth', 'log_l1', 'language',
            'naming', 'gaze', 'gradient_norm', 'skipped')
 SHOWN = ('depth', 'language', 'skipped')
@@ -52,7 +53,7 @@ class RunLog:
         self.told = 0
         if not active:
             return
-        self.path = Path(out) / 'log.csv'
+        self.path = Path(out) / LOG
         self.began = time.time()
         self.bar = tqdm(initial=first, total=steps, unit='step', mininterval=2)
         self.tensorboard = open_tensorboard(Path(out) / 'tensorboard', first)

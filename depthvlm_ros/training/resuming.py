@@ -9,15 +9,15 @@ import logging
 # Fields that must not change when a run goes on, and those that may change without a warning:
 # they leave the steps as they are, or are checked by themselves.
 FIXED = ('stage', 'thaw_vision', 'optimiser', 'model')
-FREE = ('start', 'steps', 'batch_size', 'global_batch', 'gradient_checkpointing', 'saved_dtype')
+FREE = ('steps', 'batch_size', 'global_batch', 'gradient_checkpointing', 'saved_dtype')
 
 log = logging.getLogger(__name__)
 
 
 def description(training, mixture):
-    """Return as JSON what a run is: its configuration, and how many records its sources have."""
-    records = [len(source) if hasattr(source, '__len__') else None for source in mixture.sources]
-    return json.dumps({**asdict(training), 'records': records}, sort_keys=True)
+    """Return as JSON what a run is: its configuration, and what its sources hold."""
+    content = [source.identity for source in mixture.sources]
+    return json.dumps({**asdict(training), 'content': content}, sort_keys=True)
 
 
 def check_same_run(had, has):

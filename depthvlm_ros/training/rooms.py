@@ -39,6 +39,11 @@ class Rooms:
         self.with_language = with_language
         self.with_names = with_names
 
+    @property
+    def identity(self):
+        """Return what, beside seed and configuration, tells these rooms from others."""
+        return f'rooms, {self.together} in a row of one size'
+
     def sample(self, index):
         """Render room number `index` of the training split; returns Sample."""
         rng = np.random.default_rng([self.seed, 2, index])

@@ -4,6 +4,7 @@
 
 from dataclasses import dataclass, fields, replace
 
+from depthvlm_ros.benchmark.annotations import RecordError
 from depthvlm_ros.model import DepthVLM
 from depthvlm_ros.model.depth_head import Window
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
@@ -11,6 +12,7 @@ from depthvlm_ros.training.gaze import Gaze, Vocabulary
 from depthvlm_ros.training.packing import conversation_ids, IGNORED, pack, Packed, Row
 import torch
 
+MOST_TOKENS = 4096      # of a conversation with its image, as released (--max_seq_length)
 COUNTED = ('images', 'tokens', 'named', 'gazes', 'skipped')
 
 
@@ -123,6 +125,20 @@ class Encoder:
         """Lay out a row without an image: system text, then the conversations."""
         prefix = list(self.prompt.before_image[:-1])  # up to the image's opening token
         return Row(prefix, torch.arange(len(prefix)).expand(3, -1), self._encoded(talks))
+
+    def bounded(self, row, where):
+        """
+        Return a row that is not too long for the model, or for the memory of a training.
+
+        :param where: what the error begins with.
+        :raises RecordError: one of more tokens than MOST_TOKENS or the model's positions.
+        """
+        tokens = len(row.prefix) + sum(len(ids) for ids, _ in row.talks)
+        most = min(MOST_TOKENS, self.config.text_config.max_position_embeddings)
+        if tokens > most:
+            raise RecordError('record', f'{where}: has {tokens} tokens, wanted at most {most}; '
+                              'max_image_tokens bounds those of the image')
+        return row
 
     def image(self, rgb, intrinsics, max_image_tokens=0):
         """Return (pixel_values, grid_thw, plan): model.preprocess's, and its ResizePlan."""

@@ -8,12 +8,15 @@ with another number of processes. What the data needs is the step's number alone
 a step is drawn by lot.
 """
 
+import fcntl
 import json
 from pathlib import Path
+import re
 import shutil
 import warnings
 
 from depthvlm_ros.model.checkpoint import TIED_KEY
+from depthvlm_ros.training.logs import LOG
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import (
@@ -24,7 +27,10 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 PREFIX = 'state-'
+STATE = re.compile(f'{PREFIX}[0-9]+')
+LEFT = re.compile(f'{PREFIX}[0-9]+([.]new)?')      # those that a run leaves behind
 METADATA = '.metadata'      # of dcp, which writes it last
+CLAIM = '.claimed'          # locked while a run writes into the folder
 # The step to go on with, records skipped so far, and what the run was begun with: how many steps,
 # how many samples each, and the rest of it as JSON (see resuming.description).
 PROGRESS = ('step', 'skipped', 'steps', 'samples_per_step', 'run')
@@ -32,9 +38,41 @@ PROGRESS = ('step', 'skipped', 'steps', 'samples_per_step', 'run')
 
 def latest_state(out):
     """Return the newest complete state in a folder, or None."""
-    states = [p for p in Path(out).glob(f'{PREFIX}*') if p.name[len(PREFIX):].isdigit()
+    states = [p for p in Path(out).glob(f'{PREFIX}*') if STATE.fullmatch(p.name)
               and (p / METADATA).is_file()]
     return max(states, key=lambda p: int(p.name[len(PREFIX):]), default=None)
+
+
+def claim(out):
+    """
+    Claim a folder for this process, so that no second run writes into it.
+
+    :param out: the run's folder.
+    :return: an open file; the folder is free again when it is closed, or the process has ended.
+    :raises ValueError: another process has claimed it.
+    """
+    file = open(Path(out) / CLAIM, 'a')  # noqa: SIM115, closed by the caller
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ValueError(f'{out}: another run that has not ended writes there; wanted another '
+                         '--out, or that run ended') from error
+    except OSError:     # a file system that knows no locks
+        pass
+    return file
+
+
+def check_free(out):
+    """
+    Check that a folder holds no checkpoint that a run begun there would overwrite.
+
+    :param out: a folder without a state.
+    :raises ValueError: one that is not of a run.
+    """
+    if (Path(out) / 'config.json').exists() and not (Path(out) / LOG).exists():
+        raise ValueError(f'{out} holds a checkpoint that no run has begun there, which would be '
+                         'overwritten; wanted another --out')
 
 
 def save_state(out, progress, learner, optimisers, accelerator):
@@ -60,7 +98,7 @@ def save_state(out, progress, learner, optimisers, accelerator):
             shutil.rmtree(whole)
         new.rename(whole)
         for other in out.glob(f'{PREFIX}*'):
-            if other != whole:
+            if other != whole and LEFT.fullmatch(other.name):
                 shutil.rmtree(other)
     accelerator.wait_for_everyone()
 

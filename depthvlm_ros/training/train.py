@@ -37,6 +37,8 @@ from depthvlm_ros.training.samples import COUNTED, Encoder
 from depthvlm_ros.training.stages import freeze, optimisers_of, rate_at
 from depthvlm_ros.training.start import begin
 from depthvlm_ros.training.state import (
+    check_free,
+    claim,
     gather_weights,
     latest_state,
     load_progress,
@@ -231,7 +233,10 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     accelerator = open_accelerator(device)
     training = replace(training, precision=precision_on(accelerator.device, training.precision))
     out.mkdir(parents=True, exist_ok=True)
+    claimed = claim(out) if accelerator.is_main_process else nullcontext()
     begun = latest_state(out)
+    if not begun:
+        check_free(out)
     model, tokenizer, prompt = begin(training, out if begun else None)
     encoder = Encoder(model.config, tokenizer, prompt, training.weigh_digits)
     mixture, steps = open_data(training, data, encoder, accelerator.num_processes)
@@ -245,11 +250,12 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     positions = range(progress['step'], min(steps, stop_at or steps))
     logger = logging.getLogger(__name__)
     if not positions:
-        logger.info('%s is at step %d of %d already: there is nothing to do', out,
-                    progress['step'], steps)
+        logger.info('%s is at step %d of %d already, and step %d was wanted: there is nothing to '
+                    'do', out, progress['step'], steps, positions.stop)
     loader = open_loader(mixture, encoder, training, accelerator, positions, workers)
     under_way = Run(out, training, accelerator, tokenizer, learner, optimisers, progress)
-    ended = under_way.take_steps(iter(loader), positions.stop, save_every)
+    with claimed:
+        ended = under_way.take_steps(iter(loader), positions.stop, save_every)
     accelerator.end_training()
     if ended:
         logger.warning('ended by a signal after step %d of %d, saved; the same command goes on',

@@ -232,7 +232,7 @@ def test_a_picture_of_depth_is_not_taken_for_millimetres(bench, mode):
 def test_an_image_that_lies_on_its_side_has_no_camera(bench):
     record, = read_annotations(bench.annotate('a.jsonl', bench.add('a', np.ones((2, 4)))))
     assert record.camera(2, 4).fx == 1000.0
-    with pytest.raises(RecordError, match='original_rgb_size is 4 x 2, the image 2 x 4'):
+    with pytest.raises(RecordError, match='original_rgb_size is 4 x 2, the file 2 x 4'):
         record.camera(4, 2)
 
 

@@ -212,6 +212,11 @@ def test_results_of_other_annotations_and_roots_are_not_mixed_in(bench, run, tmp
     assert code == 2 and "'annotations'" in err and 'another --out' in err
 
 
+def test_the_released_reader_takes_no_bound_of_tokens(rooms, run):
+    code, _, err = run(rooms, '--as-released', '--max-image-tokens', '20')
+    assert code == 2 and '--max-image-tokens with --as-released' in err
+
+
 @pytest.mark.parametrize('kind', ['', 'depthvlm:'])
 def test_results_before_more_training_are_not_mixed_in(
         rooms, run, tiny_checkpoint, tmp_path, kind):

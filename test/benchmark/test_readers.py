@@ -140,6 +140,14 @@ def test_truth_missing_of_a_dense_map_scores_zero_as_released_only(bench):
         'delta1': 0.0, 'pixels': 0}
 
 
+def test_a_depth_file_that_is_not_there_scores_nothing(bench):
+    fields = {**bench.add('a', [[2.0]]), 'depth_path': 'gone.png'}
+    for reader in (CorrectReader, ReleasedReader):
+        with pytest.raises(RecordError, match='gone.png') as error:
+            judge(bench, reader('dense'), Constant(), **fields)
+        assert error.value.reason == 'depth'
+
+
 def test_a_mask_counts_in_the_dense_protocol_of_both(bench):
     fields = bench.add('a', [[2.0, 9.0]], mask_transp_path='m.png', pixel_coords=[[1, 0]],
                        depth=[9.0])

@@ -48,7 +48,7 @@ def test_a_file_without_results_is_no_reason_to_refuse(tmp_path):
     assert results.is_done(record(0))
 
 
-@pytest.mark.parametrize('content', ['{"a": 1}', '{"a": 1\n', 'words\n'])
+@pytest.mark.parametrize('content', ['{"a": 1}', '{"a": 1\n', 'words\n', '[1, 2]\n', '5\n'])
 def test_a_file_of_something_else_is_left_alone(tmp_path, content):
     path = tmp_path / 'out.jsonl'
     path.write_text(content)

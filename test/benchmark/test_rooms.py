@@ -5,6 +5,7 @@ import json
 
 from depthvlm_ros.benchmark import rooms
 from depthvlm_ros.model import Predictor
+import numpy as np
 import pytest
 
 
@@ -40,6 +41,20 @@ def test_the_truth_is_judged_perfect(monkeypatch):
     assert result['delta1'] == 1.0 and result['abs_rel'] == 0.0
     assert set(result['answers']) >= {'far', 'far_10', 'closer', 'point', 'absent', 'count'}
     assert all(value['right'] == 1.0 for value in result['answers'].values())
+
+
+def test_what_has_no_prediction_shows_in_the_coverage_alone(monkeypatch):
+    oracle = Oracle(monkeypatch)
+    seen = iter([np.nan, 1.0, 1.0, 1.0])
+    look = oracle.look
+
+    def look_away(rgb, camera):
+        view = look(rgb, camera)
+        view.depth_m = view.depth_m * next(seen)
+        return view
+    oracle.look = look_away
+    result = rooms.measure_rooms(oracle, 4, width_px=(80, 100))
+    assert (result['delta1'], result['coverage']) == (1.0, 0.75)
 
 
 def test_a_wrong_focal_length_shows_as_its_factor(monkeypatch):

@@ -27,6 +27,14 @@ import pytest
     ('', ['A'], False, False),
     ('The', ['A'], False, False),
     ('A.', ['a'], True, True),
+    ('The answer is A.', ['A'], False, True),
+    ('Option A: a cat', ['A'], False, True),
+    ('A cat', ['A'], False, False),
+    ('between 10-20 m', ['20'], False, True),
+    ('-20 degrees', ['20'], False, False),
+    ('-20', ['-20'], True, True),
+    ('1,000 m', ['1000'], False, True),
+    ('10, 20', ['1020'], False, False),
     ('', ['.'], False, False)])
 def test_matching(answer, accepted, exact, contained):
     assert vqa.is_exact(answer, accepted) is exact
@@ -70,7 +78,8 @@ def test_questions_about_one_image_share_a_look(bench):
     '{"image": "a.png", "question": "What?"}', '{"image": "a.png", "question": "What?", '
     '"answers": []}', '{"image": 3, "question": "What?", "answers": ["a"]}', '[]', '{',
     *(f'{{"image": "a", "question": "b", "answers": ["c"], {odd}}}' for odd in (
-        '"kind": 3', '"kind": "all"', '"fx": [1]', '"fx": -1'))])
+        '"kind": 3', '"kind": "all"', '"fx": [1]', '"fx": -1', f'"fx": 1{"0" * 400}')),
+    '{"image": "a", "question": "\\ud83d", "answers": ["c"]}', '[' * 10**5])
 def test_a_wrong_line_is_named(tmp_path, line):
     (tmp_path / 'q.jsonl').write_text(line)
     with pytest.raises(ValueError, match=r'q\.jsonl line 1'):

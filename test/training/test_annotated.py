@@ -1,6 +1,7 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
+from dataclasses import replace
 import json
 
 import cv2
@@ -134,19 +135,42 @@ def empty_depth(folder):
     cv2.imwrite(str(folder / 'depth.png'), np.zeros((HEIGHT, WIDTH), np.uint16))
 
 
+def turn_depth(folder):
+    depth = cv2.imread(str(folder / 'depth.png'), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(folder / 'depth.png'), depth.T)
+
+
 def break_line(folder):
     (folder / 'scene.jsonl').write_text('{"image": \n')
 
 
 @pytest.mark.parametrize(('damage', 'reason'), [
     (break_image, 'image'), (lose_depth, 'depth'), (empty_depth, 'empty'),
-    (break_line, 'record')])
+    (turn_depth, 'depth'), (break_line, 'record')])
 def test_what_cannot_be_used_says_why(encoder, depth_m, tmp_path, damage, reason):
     source, _ = write(tmp_path, depth_m)
     damage(tmp_path)
     with pytest.raises(RecordError) as caught:
         Annotated(source, tmp_path, encoder).sample(0)
     assert caught.value.reason == reason
+
+
+def test_what_is_too_long_to_train_on_is_skipped_and_can_be_bounded(encoder, depth_m, tmp_path):
+    source, _ = write(tmp_path, depth_m, prompt='word ' * 5000)
+    with pytest.raises(RecordError, match=r'scene.jsonl line 1: has \d+ tokens, wanted at most'):
+        Annotated(source, tmp_path, encoder).sample(0)
+    source, _ = write(tmp_path, depth_m)
+    tokens = len(Annotated(source, tmp_path, encoder).sample(0).pixel_values) // 4
+    bounded = replace(source, max_image_tokens=tokens // 2)
+    sample = Annotated(bounded, tmp_path, encoder).sample(0)
+    assert len(sample.pixel_values) // 4 <= tokens // 2
+    # A shorter focal length makes things look farther, and that is what the network should say.
+    assert sample.depth_m.nanmean() > 1.2 * depth_m[depth_m > 0].mean()
+
+
+def test_a_reply_to_nothing_is_not_learnt(encoder, depth_m, tmp_path):
+    source, _ = write(tmp_path, depth_m, prompt='')
+    assert not Annotated(source, tmp_path, encoder).sample(0).row.talks
 
 
 def test_a_missing_file_is_named(encoder, tmp_path):

@@ -63,13 +63,18 @@ def test_an_image_that_is_named_twice_is_one():
     ({'messages': said(('user', 'What? \ud83d'), ('assistant', 'B'))},
      'a message: holds half of a character at 6'),
     ({'messages': said(('user', '<image>A'), ('assistant', 'B'))},
-     'says <image> and has no image'),
+     'says <image> . times and has 0 images'),
     ({'messages': said(('user', [{'type': 'image'}, {'text': 'A'}]), ('assistant', 'B'))},
-     'says <image> and has no image'),
+     'says <image> . times and has 0 images'),
     ({'messages': said(('user', [{'type': 'image_url', 'image_url': {'url': 'a.png'}}]),
                        ('assistant', 'B'))}, "has the part {'type': 'image_url'"),
     ({'messages': said(('user', [{'type': 'image', 'url': 'a.png'}]), ('assistant', 'B'))},
-     "wanted text, or an image by its path in 'image'")])
+     "wanted text, or an image by its path in 'image'"),
+    ({'messages': said(('user', 'A'), ('assistant', ' '))}, "assistant says ' ' and shows"),
+    ({'messages': said(('user', 'A'), ('assistant', [{'type': 'image', 'image': 'a.png'}]))},
+     r"assistant says '' and shows \['a.png'\], wanted words alone"),
+    ({'messages': said(('user', '<image>A<image>'), ('assistant', 'B')), 'image': 'a.png'},
+     'says <image> 2 times and has 1 images')])
 def test_other_forms_are_refused(fields, said_of_it):
     with pytest.raises(ValueError, match=said_of_it):
         read_chat(fields)

@@ -50,6 +50,13 @@ def test_an_epoch_takes_every_record_of_the_sources_without_share_once():
     assert [n for name, n in samples if name == 'a'] != list(range(30))
 
 
+def test_no_record_is_lost_to_rounding():
+    sources, shares = [Numbered('a', 20), Numbered('b', 9), Numbered('c', 16)], [0.1, None, 0.3]
+    total = epoch_size(sources, shares)
+    samples = drawn(Mixture(sources, shares, total, seed=0))
+    assert {n for name, n in samples if name == 'b'} == set(range(9))
+
+
 def test_the_seed_says_all():
     sources = [Numbered('a', 30), Numbered('b', 10)]
     one, same, other = (drawn(Mixture(sources, [None, None], 40, seed)) for seed in (1, 1, 2))

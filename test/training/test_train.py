@@ -8,6 +8,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 
 import cv2
 from depthvlm_ros.camera import Intrinsics
@@ -190,12 +192,52 @@ def test_what_differs_in_a_run_that_goes_on_is_told_and_holds(exact, tmp_path, c
     assert min(norms) < 0.9, 'the weights do not decay by what the configuration says now'
 
 
+def test_other_data_and_another_start_are_told(staged, exported, tmp_path, caplog):
+    training = replace(staged[0], steps=3)
+    data = shutil.copytree(exported, tmp_path / 'data')
+    run(training, tmp_path / 'out', data=data, stop_at=1, **QUICK)
+    run(training, tmp_path / 'out', data=data, stop_at=2, **QUICK)
+    assert 'other settings' not in caplog.text
+    lines = (data / 'annotations.jsonl').read_text().splitlines()
+    (data / 'annotations.jsonl').write_text('\n'.join([*lines[1:], lines[0]]) + '\n')
+    start = shutil.copytree(training.start, tmp_path / 'start')
+    run(replace(training, start=str(start)), tmp_path / 'out', data=data, **QUICK)
+    assert 'content was' in caplog.text and 'start was' in caplog.text
+
+
+def test_only_one_run_at_a_time_writes_into_a_folder(exact, tmp_path):
+    hold = ('import sys, time; from depthvlm_ros.training.state import claim; '
+            'kept = claim(sys.argv[1]); print("held", flush=True); time.sleep(60)')
+    holder = subprocess.Popen([sys.executable, '-c', hold, str(tmp_path)], text=True,
+                              stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == 'held\n'
+        with pytest.raises(ValueError, match='another run that has not ended writes there'):
+            run(exact, tmp_path, **QUICK)
+    finally:
+        holder.kill()
+        holder.wait()
+    run(replace(exact, steps=1), tmp_path, **QUICK)
+
+
+def test_what_no_run_has_put_there_is_left_alone(exact, staged, exported, tmp_path):
+    start = shutil.copytree(staged[0].start, tmp_path / 'start')
+    with pytest.raises(ValueError, match='holds a checkpoint that no run has begun there'):
+        run(replace(staged[0], start=str(start)), start, data=exported, **QUICK)
+    run(exact, tmp_path / 'out', stop_at=1, **QUICK)
+    shutil.copytree(tmp_path / 'out' / 'state-0000001', tmp_path / 'out' / 'state-0000001-kept')
+    (tmp_path / 'out' / 'state-notes.txt').write_text('mine')
+    run(exact, tmp_path / 'out', stop_at=2, **QUICK)
+    assert sorted(path.name for path in (tmp_path / 'out').glob('state-*')) == [
+        'state-0000001-kept', 'state-0000002', 'state-notes.txt']
+
+
 def test_a_finished_run_says_that_there_is_nothing_to_do(exact, tmp_path, caplog):
     with caplog.at_level('INFO'):
         run(replace(exact, steps=1), tmp_path, **QUICK)
         assert 'nothing to do' not in caplog.text
         run(replace(exact, steps=1), tmp_path, **QUICK)
-    assert 'is at step 1 of 1 already: there is nothing to do' in caplog.text
+    assert 'is at step 1 of 1 already, and step 1 was wanted: there is nothing to' in caplog.text
 
 
 @pytest.mark.parametrize('spoil', [
