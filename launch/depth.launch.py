@@ -33,9 +33,9 @@ ARGUMENTS = [
      'with its image topic, camera_info beside it; empty: the one camera of image_topic'),
     *NODE_ARGUMENTS,
     ('image_reliability', 'best_effort',
-     "'best_effort' joins any camera, but loses many images that are larger than what DDS buffers "
-     "(often half a megabyte); 'reliable' loses none, nor their camera_info, from a camera that "
-     'publishes reliably'),
+     "'best_effort' receives from any camera, but loses many images that are larger than what DDS "
+     "buffers (often half a megabyte); 'reliable' loses none, nor their camera_info, from a "
+     'camera that publishes reliably'),
     ('params_file', '', 'YAML with parameters of the node; empty: their defaults'),
     ('namespace', '', 'Namespace of the node and its topics'),
     ('autostart', 'true',

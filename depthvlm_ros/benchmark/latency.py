@@ -278,9 +278,9 @@ def main(args=None):
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    result = {'model': options.model, 'dtype': str(predictor.model.dtype).split('.')[-1],
-              'repeats': options.repeats, 'threads': torch.get_num_threads(),
-              **provenance(predictor.device)}
+    result = {'model': options.model, 'repeats': options.repeats,
+              'threads': torch.get_num_threads(),
+              **provenance(predictor.device, predictor.model.dtype)}
     result |= measure(predictor, options)
     print_table(result)
     line = json_line(result)

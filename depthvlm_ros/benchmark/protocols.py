@@ -275,7 +275,7 @@ def parsed(args):
     parser.add_argument('--device', default='auto')
     parser.add_argument('--dtype', default='auto')
     parser.add_argument('--pixels', type=int, default=96,
-                        help='that are asked about, over all rooms (%(default)s)')
+                        help='pixels to ask about, over all rooms (%(default)s)')
     parser.add_argument('--rooms', type=int, default=12, help='that they lie in (%(default)s)')
     parser.add_argument('--grid', type=grid_size, default=(16, 12), metavar='16x12',
                         help='columns and rows; 16x12 is a cell for 16 x 16 px')
@@ -294,8 +294,8 @@ def main(args=None):
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    result = {'model': options.model, 'dtype': str(predictor.model.dtype).removeprefix('torch.'),
-              'threads': torch.get_num_threads(), **provenance(predictor.device),
+    result = {'model': options.model, 'threads': torch.get_num_threads(),
+              **provenance(predictor.device, predictor.model.dtype),
               **measure_protocols(predictor, options.pixels, options.rooms, *options.grid)}
     print_table(result)
     print(json_line(result))

@@ -122,8 +122,8 @@ def main(args=None):
     try:
         predictor = load()
         torchao_for(options.kinds[0], predictor.device.type)    # before anything is measured
-        where = {'dtype': str(predictor.model.dtype).removeprefix('torch.'),
-                 'threads': torch.get_num_threads(), **provenance(predictor.device)}
+        where = {'threads': torch.get_num_threads(),
+                 **provenance(predictor.device, predictor.model.dtype)}
         predictor.close()
         figures = measure_quantisation(load, draw_rooms(options.rooms), options.kinds)
     except ValueError as error:

@@ -108,7 +108,7 @@ def parsed(args):
     parser.add_argument('--questions', type=at_least(1), default=10,
                         help='about one frame (%(default)s)')
     parser.add_argument('--rounds', type=at_least(1), default=3,
-                        help='of timing them (%(default)s)')
+                        help='how often each way is timed (%(default)s)')
     parser.add_argument('--window', type=up_to(600), default=8.0, metavar='S',
                         help='how long the stream is watched at a time (%(default)s)')
     parser.add_argument('--stream-rounds', type=at_least(1), default=3,

@@ -195,7 +195,7 @@ def main(args=None):
     parser.add_argument('--rooms', type=at_least(1), default=500)
     parser.add_argument('--focal-rooms', type=at_least(1), default=40)
     parser.add_argument('--first-seed', type=at_least(0), default=0,
-                        help='of the held-out rooms')
+                        help='seed of the first of the held-out rooms')
     parser.add_argument('--workers', type=at_least(1), default=1,
                         help='processes that share out the rooms, on the CPU')
     parser.add_argument('--compute-distances', action='store_true',

@@ -5,7 +5,8 @@ Distances computed from where the model points and from its depth there, instead
 
 A small model sees depth better than it puts it into words. Asked how far a thing is, or how far
 two are apart, it is asked to point at them; what is measured at those places is the answer. Asked
-which of two is closer, it errs less often when both ways are heard.
+which of two is closer, it is right more often when the distances that it states and those that are
+measured are combined.
 """
 
 from __future__ import annotations

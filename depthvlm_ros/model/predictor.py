@@ -96,6 +96,12 @@ class Predictor:
     A loaded model.
 
     Not thread-safe: one thread owns it. Build it with `from_pretrained`.
+
+    :param model: DepthVLM, on its device.
+    :param tokenizer: the checkpoint's.
+    :param name: of the model, told in errors and answers.
+    :param max_image_tokens: most image tokens; 0 for no bound but the checkpoint's.
+    :raises CheckpointError: a tokenizer and a config with different image tokens.
     """
 
     def __init__(self, model, tokenizer, name='', max_image_tokens=0):

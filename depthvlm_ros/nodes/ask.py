@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
                          metavar=('U1', 'V1', 'U2', 'V2'), help='a box in px of the depth image')
     options.add_argument('--target-frame', default='', metavar='FRAME',
                          help="frame wanted for the points (the image's optical frame)")
-    options.add_argument('--camera', default='', metavar='NAME', help='the only or first one')
+    options.add_argument('--camera', default='', metavar='NAME',
+                         help='which camera to ask (the only or the first one)')
     options.add_argument('--max-age', type=float, default=0.0, metavar='S',
                          help="oldest image accepted (the node's parameter max_age)")
     options.add_argument('--timeout', type=float, default=ANSWER_S, metavar='S',

@@ -89,7 +89,7 @@ class SpatialClient:
     """
 
     def __init__(self, node: Node, name: str = 'depthvlm', wait_s: float = 5.0):
-        self._node, self._wait_s = node, seconds('wait_s', wait_s)
+        self._node, self._wait_s = node, checked_seconds('wait_s', wait_s)
         self._calls = Calls(node)
         self._spinning = threading.Lock()
         group = ReentrantCallbackGroup()
@@ -159,7 +159,7 @@ class SpatialClient:
         """
         request = Measure.Request(
             pixels=pixel_messages(pixels), target_frame=words('target_frame', target_frame),
-            camera=words('camera', camera), max_age=duration('max_age_s', max_age_s))
+            camera=words('camera', camera), max_age=checked_duration('max_age_s', max_age_s))
         return self._call_service(self._measure, request, timeout_s)
 
     def answer(self, question: str, on_words: Callable[[str], None] | None = None,
@@ -237,7 +237,7 @@ class SpatialClient:
         self._calls.add(Call(
             f'the service {client.service_name}', client.service_is_ready, send,
             lambda: [client.remove_pending_request(future) for future in sent],
-            result, self._wait_s, seconds('timeout_s', timeout_s) + GRACE_S), at_once=True)
+            result, self._wait_s, checked_seconds('timeout_s', timeout_s) + GRACE_S), at_once=True)
         return result
 
     def _result_of(self, future: Future):
@@ -314,8 +314,8 @@ def query_fields(question: str, timeout_s: float, *, pixels=(), box=(), target_f
     return {'question': words('question', question), 'pixels': pixel_messages(pixels), 'box': box,
             'target_frame': words('target_frame', target_frame),
             'camera': words('camera', camera), 'max_tokens': max_tokens,
-            'max_age': duration('max_age_s', max_age_s),
-            'timeout': duration('timeout_s', timeout_s)}
+            'max_age': checked_duration('max_age_s', max_age_s),
+            'timeout': checked_duration('timeout_s', timeout_s)}
 
 
 def words(name: str, text: str) -> str:
@@ -336,12 +336,12 @@ def pixel_messages(pixels: Iterable[tuple[float, float]]) -> list[Pixel]:
     return [Pixel(u=float(u), v=float(v)) for u, v in pixels]
 
 
-def duration(name: str, time_s: float):
+def checked_duration(name: str, time_s: float):
     """Return a builtin_interfaces/Duration; raises ValueError as seconds does."""
-    return Duration(nanoseconds=round(seconds(name, time_s) * 1e9)).to_msg()
+    return Duration(nanoseconds=round(checked_seconds(name, time_s) * 1e9)).to_msg()
 
 
-def seconds(name: str, time_s: float) -> float:
+def checked_seconds(name: str, time_s: float) -> float:
     """
     Return a time that is one.
 

@@ -31,7 +31,7 @@ NS_PER_S = 1_000_000_000
 
 
 def best_effort(depth: int) -> QoSProfile:
-    """Return a profile that joins any publisher."""
+    """Return a profile that receives from any publisher."""
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT,
                       durability=DurabilityPolicy.VOLATILE)
 

@@ -77,10 +77,10 @@ TABLE = (
         Change.UNCONFIGURED, (0, 65536)),
     Row('autostart', False, 'configure and activate without being told', Change.NEVER),
     Row('cameras', [''],
-        "names of the cameras, before their topics: 'front' joins front/image; one empty name: "
-        'the only camera, whose topics have none',
+        "names of the cameras, before their topics: 'front' subscribes to front/image; one empty "
+        'name: the only camera, whose topics have none',
         Change.NOT_ACTIVE),
-    Row('image_transport', 'raw', "'raw' joins image, 'compressed' joins image/compressed",
+    Row('image_transport', 'raw', "'raw' subscribes to image, 'compressed' to image/compressed",
         Change.NOT_ACTIVE, choices=('raw', 'compressed')),
     Row('rectify', True,
         'the image is raw: undo its distortion; false: it has been rectified already',
@@ -114,8 +114,8 @@ TABLE = (
     Row('max_tokens', 128, 'longest answer, in tokens, of a question without max_tokens',
         span=(1, 4096)),
     Row('compute_distances', False,
-        'how far a thing is, or two are apart: let the model point, and measure the depth there, '
-        'instead of taking its words; which of two is closer: hear both'),
+        'how far a thing is, or two are apart: let the model point and measure the depth there, '
+        'instead of taking its words; which of two is closer: combine both'),
     Row('max_questions', 8, 'questions that may be open at once; one more is answered BUSY',
         Change.NOT_ACTIVE, (1, 64)),
     Row('hang_timeout', 120.0,
@@ -132,6 +132,7 @@ def declare(node: Node) -> None:
 
     :raises rclpy.exceptions.InvalidParameterValueException: a value given at the start that is
         out of bounds; the text names it.
+    :raises ValueError: a value that is none of its choices, or values that do not go together.
     """
     for row in TABLE:
         value = node.declare_parameter(row.name, row.default, _descriptor(row)).value

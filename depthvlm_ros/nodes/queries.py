@@ -56,9 +56,9 @@ class Limits:
 
     def for_request(self, request) -> Limits:
         """Return the limits of a request, which may have its own; these hold where it does not."""
-        timeout_s = seconds(getattr(request, 'timeout', Duration())) or self.timeout_s
+        timeout_s = seconds_of(getattr(request, 'timeout', Duration())) or self.timeout_s
         max_tokens = getattr(request, 'max_tokens', 0) or self.max_tokens
-        return Limits(seconds(request.max_age) or self.max_age_s, min(timeout_s, MAX_TIMEOUT_S),
+        return Limits(seconds_of(request.max_age) or self.max_age_s, min(timeout_s, MAX_TIMEOUT_S),
                       min(max_tokens, MAX_TOKENS))
 
     def deadline_s(self) -> float:
@@ -144,6 +144,6 @@ def check_age(age_s: float, max_age_s: float) -> None:
             'when a bag is played')
 
 
-def seconds(duration: Duration) -> float:
+def seconds_of(duration: Duration) -> float:
     """Return a duration in s; a negative one counts as 0."""
     return max(0.0, duration.sec + duration.nanosec * 1e-9)

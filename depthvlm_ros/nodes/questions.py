@@ -59,7 +59,7 @@ class Questions:
                 await self._answer(request, response, watched)
             response.camera = self._camera_of(request)
             response.model = self._node.value('model')
-            response.latency = responses.duration(time.monotonic() - start_s)
+            response.latency = responses.duration_message(time.monotonic() - start_s)
             if stream is not None:
                 with contextlib.suppress(InvalidHandle):    # the node was deactivated meanwhile
                     stream.answers.publish(

@@ -105,7 +105,7 @@ def record_of(question: str, response) -> SpatialAnswer:
     return answer
 
 
-def duration(time_s: float) -> Duration:
+def duration_message(time_s: float) -> Duration:
     """Return the message of a time that is not negative."""
     nanoseconds = round(time_s * 1e9)
     return Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)

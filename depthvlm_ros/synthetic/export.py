@@ -200,7 +200,7 @@ def main(args=None):
     parser.add_argument('--out', required=True, help='folder')
     parser.add_argument('--count', type=at_least(1), required=True,
                         help='rooms, one image each')
-    parser.add_argument('--seed', type=at_least(0), default=0, help='of the first room')
+    parser.add_argument('--seed', type=at_least(0), default=0, help='seed of the first room')
     parser.add_argument('--split', choices=('held_out', 'train'), default='held_out')
     parser.add_argument('--width', type=at_least(1), default=640, help='px')
     parser.add_argument('--height', type=at_least(1), default=480, help='px')

@@ -91,10 +91,12 @@ def measure_object(index, colour, shape, outline, window, object_ids, depth_m, r
     """
     Describe a thing in view.
 
-    :param outline: pixels of its own outline within the image, whatever stands before it.
-    :param window: rows and columns that hold it.
+    :param index: its number in object_ids.
+    :param outline: how many pixels its own outline has within the image, whatever stands before
+        it.
+    :param window: rows and columns that hold it, two slices.
     :param object_ids: (H, W) of the whole image.
-    :param depth_m: (H, W) of the whole image.
+    :param depth_m: (H, W) float32 of the whole image, metres along the optical axis.
     :param rays: the image's rays.
     :return: a VisibleObject, or None where no pixel sees it.
     """

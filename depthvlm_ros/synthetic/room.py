@@ -118,6 +118,9 @@ class Room:
         :param planes: (H, W) uint8, from cast.
         :param points_m: three arrays (H, W) float32, what is seen, world frame.
         :param depth_m: (H, W) float32, from cast.
+        :param rays: the image's Rays.
+        :param pose: the camera's Pose.
+        :param light: of the room.
         :param radiance: three contiguous arrays (H, W) float32, linear; filled.
         :return: which pixels see the door, (H, W) bool.
         """

@@ -65,8 +65,8 @@ class Solid:
 
         :param q: three arrays (h, w) float32, points of the rays near the solid.
         :param d: three arrays (h, w) float32, the rays' directions.
-        :return: s (h, w), where the ray first enters; NaN-free only where hit; hit (h, w) bool;
-            the outward normal there, three arrays of unit length.
+        :return: s (h, w), metres of depth from q to where the ray first enters, defined only where
+            it hits; hit (h, w) bool; the outward normal there, three arrays of unit length.
         """
         raise NotImplementedError
 

@@ -13,6 +13,8 @@ from depthvlm_ros.training.train import prepare_learner, run
 import pytest
 import torch
 
+pytest.importorskip('accelerate', reason='training needs requirements-training.txt')
+
 CPU = torch.device('cpu')
 with_muon = pytest.mark.skipif(not hasattr(torch.optim, 'Muon'),
                                reason='this torch has no Muon, which came with 2.9')

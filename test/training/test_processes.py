@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 import torch
 import yaml
 
+pytest.importorskip('accelerate', reason='training needs requirements-training.txt')
+
 SOURCE = Path(__file__).parents[2]
 PATIENCE_S = 600
 # Summing a step's gradients in another order moves weights of about 0.1 by this much.

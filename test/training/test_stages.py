@@ -3,7 +3,6 @@
 
 from dataclasses import replace
 
-from accelerate import DistributedType
 from depthvlm_ros.training.config import TrainingConfig
 from depthvlm_ros.training.mixture import open_source
 from depthvlm_ros.training.samples import Encoder
@@ -12,6 +11,8 @@ from depthvlm_ros.training.start import build
 from depthvlm_ros.training.train import open_accelerator, prepare_learner, train_step
 import pytest
 import torch
+
+accelerate = pytest.importorskip('accelerate', reason='training needs requirements-training.txt')
 
 GROUPS = ('model.visual', 'model.language_model', 'lm_head', 'depth_head')
 
@@ -94,9 +95,9 @@ def test_muon_is_refused_where_weights_are_sharded(tiny_training):
     training = replace(tiny_training, optimiser='muon')
     accelerator = open_accelerator('cpu')
     prepare_learner(build(training)[0], training, accelerator)
-    accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.distributed_type = accelerate.DistributedType.FSDP
     try:
         with pytest.raises(ValueError, match="'muon' and FSDP shards the weights, wanted 'adamw'"):
             prepare_learner(build(training)[0], training, accelerator)
     finally:
-        accelerator.state.distributed_type = DistributedType.NO
+        accelerator.state.distributed_type = accelerate.DistributedType.NO

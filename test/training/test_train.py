@@ -24,6 +24,8 @@ from safetensors.torch import load_file
 import torch
 import yaml
 
+pytest.importorskip('accelerate', reason='training needs requirements-training.txt')
+
 QUICK = {'workers': 0, 'device': 'cpu', 'save_every': 100}
 
 
