@@ -9,12 +9,12 @@ true depth and the camera's pose, with the stamps of the images.
 
 from __future__ import annotations
 
-from array import array
 import math
 import sys
 
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes.calibration_sources import CameraNumbers
+from depthvlm_ros.nodes.filling import image_message
 from depthvlm_ros.nodes.image_sources import CameraFrame, ImageSource, open_source, SYNTHETIC
 from depthvlm_ros.nodes.parameters import warn_of_unknown
 from depthvlm_ros.nodes.poses import pose_message
@@ -177,15 +177,6 @@ def source_from(values: dict) -> ImageSource:
         **{name: values[name] for name in ('fx', 'fy', 'cx', 'cy', 'calibration_file')})
     return open_source(values['source'], numbers, size=(values['height'], values['width']),
                        seed=values['seed'], split=values['split'], moving=values['moving'])
-
-
-def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
-    """Return (H, W, ...) pixels as an Image; the encoding is that of the array's type."""
-    pixels = np.ascontiguousarray(pixels)
-    data = array('B')
-    data.frombytes(memoryview(pixels).cast('B'))    # as bytes, the setter would take 20 x longer
-    return Image(header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding,
-                 is_bigendian=sys.byteorder == 'big', step=pixels.strides[0], data=data)
 
 
 def camera_info(calibration: Calibration) -> CameraInfo:

@@ -19,6 +19,7 @@ from depthvlm_ros.camera import Calibration, Intrinsics, Roi
 from depthvlm_ros.geometry import checked_depth, ray_slopes
 from depthvlm_ros.nodes.compression import compressed_size, rgb_from_bytes
 from depthvlm_ros.nodes.encodings import ENCODINGS, packed_rows
+from depthvlm_ros.nodes.filling import array_of_bytes, image_message
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
@@ -59,7 +60,7 @@ def rgb_from_image(message: Image) -> np.ndarray:
             pixels if kind.chroma else pixels.reshape(height, width, kind.channels), kind.code)
     whole = rows.size == len(message.data) and not message.is_bigendian
     plain = Image(height=height, width=width, encoding=kind.plain, step=rows.shape[1],
-                  data=message.data if whole else _bytes(rows))
+                  data=message.data if whole else array_of_bytes(rows))
     try:
         return np.ascontiguousarray(_bridge.imgmsg_to_cv2(plain, 'rgb8'))
     except (CvBridgeError, cv2.error, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -116,12 +117,12 @@ def depth_image(depth_m: np.ndarray, encoding: str, header: Header) -> Image:
     :raises ValueError: another encoding.
     """
     if encoding == '32FC1':
-        return _image(np.asarray(depth_m, '<f4'), encoding, header)
+        return image_message(np.asarray(depth_m, '<f4'), encoding, header)
     if encoding == '16UC1':
         depth_mm = np.rint(np.asarray(depth_m, np.float32) * np.float32(MM_PER_M))
         with np.errstate(invalid='ignore'):
             depth_mm = np.where((depth_mm >= 0) & (depth_mm <= MAX_MM), depth_mm, 0)
-        return _image(depth_mm.astype('<u2'), encoding, header)
+        return image_message(depth_mm.astype('<u2'), encoding, header)
     raise ValueError(f"depth encoding is {encoding!r}, wanted '32FC1' or '16UC1'")
 
 
@@ -136,7 +137,7 @@ def colour_picture(depth_m: np.ndarray, header: Header) -> Image:
     finite = np.isfinite(depth_m)
     sample_m = depth_m[::4, ::4][finite[::4, ::4]]
     if not sample_m.size:
-        return _image(np.zeros((*depth_m.shape, 3), np.uint8), 'bgr8', header)
+        return image_message(np.zeros((*depth_m.shape, 3), np.uint8), 'bgr8', header)
     near_m, far_m = np.percentile(sample_m, (2, 98))
     scale = np.float32(255 / max(1 / near_m - 1 / far_m, 1e-6))
     with np.errstate(invalid='ignore', divide='ignore'):
@@ -144,7 +145,7 @@ def colour_picture(depth_m: np.ndarray, header: Header) -> Image:
     levels[~finite] = 0
     picture = cv2.applyColorMap(levels.astype(np.uint8), cv2.COLORMAP_TURBO)
     picture[~finite] = 0
-    return _image(picture, 'bgr8', header)
+    return image_message(picture, 'bgr8', header)
 
 
 def cloud(depth_m: np.ndarray, rgb: np.ndarray, intrinsics: Intrinsics, header: Header,
@@ -232,25 +233,6 @@ def _unreadable(message: CompressedImage, error: ValueError) -> str:
     """Return why a compressed image cannot be used."""
     return (f'a compressed image ({message.format[:40]!r}, {len(message.data)} bytes) cannot be '
             f'read: {error}')
-
-
-def _image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
-    """Return the message of little-endian pixels, (H, W) or (H, W, C)."""
-    message = Image()
-    message.header = header
-    message.height, message.width = pixels.shape[:2]
-    message.encoding = encoding
-    message.is_bigendian = 0
-    message.step = pixels.nbytes // message.height
-    message.data = _bytes(pixels)
-    return message
-
-
-def _bytes(values: np.ndarray) -> array:
-    """Return an array's bytes in the form that messages take without a copy per element."""
-    data = array('B')
-    data.frombytes(memoryview(np.ascontiguousarray(values)).cast('B'))
-    return data
 
 
 assert sys.byteorder == 'little', 'messages are filled from little-endian arrays'

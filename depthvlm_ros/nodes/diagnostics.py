@@ -84,6 +84,25 @@ class Statistics:
         return float(np.percentile(latencies, percent)) * 1e3 if latencies else math.nan
 
 
+def _level_and_message(statistics: Statistics, now_s: float) -> tuple[bytes, str]:
+    """Return the level of an active node's status, and what is the matter or 'ok'."""
+    if now_s - statistics.last_error_s < RATE_WINDOW_S and statistics.calibration == 'ok':
+        return DiagnosticStatus.ERROR, statistics.last_error
+    if now_s - statistics.mismatch_s < MISMATCH_S:
+        return DiagnosticStatus.WARN, statistics.mismatch
+    if statistics.silence:
+        return DiagnosticStatus.WARN, (
+            f'no image for {statistics.silent_s():.0f} s: {statistics.silence}')
+    if statistics.calibration != 'ok':
+        return DiagnosticStatus.WARN, statistics.calibration
+    if now_s - statistics.image_s > SILENT_S:   # why is not known yet
+        return DiagnosticStatus.WARN, (
+            f'no image for {now_s - statistics.image_s:.0f} s: see that the camera publishes')
+    if statistics.doubt:
+        return DiagnosticStatus.WARN, statistics.doubt
+    return DiagnosticStatus.OK, 'ok'
+
+
 def status_of(statistics: Statistics, name: str, hardware_id: str,
               extra: dict[str, object]) -> DiagnosticStatus:
     """
@@ -93,25 +112,9 @@ def status_of(statistics: Statistics, name: str, hardware_id: str,
     :param hardware_id: what device the model runs on.
     :param extra: further keys and values.
     """
-    status = DiagnosticStatus(name=name, hardware_id=hardware_id)
     now_s = time.monotonic()
-    recent_error = now_s - statistics.last_error_s < RATE_WINDOW_S
-    if recent_error and statistics.calibration == 'ok':
-        status.level, status.message = DiagnosticStatus.ERROR, statistics.last_error
-    elif now_s - statistics.mismatch_s < MISMATCH_S:
-        status.level, status.message = DiagnosticStatus.WARN, statistics.mismatch
-    elif statistics.silence:
-        status.level, status.message = DiagnosticStatus.WARN, (
-            f'no image for {statistics.silent_s():.0f} s: {statistics.silence}')
-    elif statistics.calibration != 'ok':
-        status.level, status.message = DiagnosticStatus.WARN, statistics.calibration
-    elif now_s - statistics.image_s > SILENT_S:
-        status.level, status.message = DiagnosticStatus.WARN, (
-            f'no image for {now_s - statistics.image_s:.0f} s: see that the camera publishes')
-    elif statistics.doubt:
-        status.level, status.message = DiagnosticStatus.WARN, statistics.doubt
-    else:
-        status.level, status.message = DiagnosticStatus.OK, 'ok'
+    level, message = _level_and_message(statistics, now_s)
+    status = DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id)
     values = {
         'rate_hz': f'{statistics.rate_hz():.2f}',
         'latency_p50_ms': f'{statistics.latency_ms(50):.1f}',

@@ -56,8 +56,8 @@ def profile(predictor, intrinsics: Intrinsics, repeats: int, stride: int = 1) ->
     :return: each step's median, ms.
     """
     from depthvlm_ros.nodes import conversions
-    from depthvlm_ros.nodes.camera_node import image_message
     from depthvlm_ros.nodes.clouds import Clouds, TRIALS
+    from depthvlm_ros.nodes.filling import image_message
     from rclpy.serialization import deserialize_message, serialize_message
     from sensor_msgs.msg import CameraInfo, Image
     from std_msgs.msg import Header

@@ -11,9 +11,9 @@ import time
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.nodes.asking import NoAnswerError, SpatialClient
-from depthvlm_ros.nodes.camera_node import image_message
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
 from depthvlm_ros.nodes.demo.spectator import FAILED_TRANSITIONS
+from depthvlm_ros.nodes.filling import image_message
 from depthvlm_ros.srv import SpatialQuery
 from depthvlm_ros.synthetic import Scene
 from lifecycle_msgs.msg import TransitionEvent

@@ -12,9 +12,9 @@ import time
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.nodes.asking import SpatialClient
-from depthvlm_ros.nodes.camera_node import image_message
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
 from depthvlm_ros.nodes.demo.spectator import FAILED_TRANSITIONS
+from depthvlm_ros.nodes.filling import image_message
 from depthvlm_ros.nodes.inputs import latched
 from depthvlm_ros.synthetic import Scene
 from diagnostic_msgs.msg import DiagnosticArray

@@ -9,8 +9,8 @@ from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.model.batching import look_batch
 from depthvlm_ros.msg import Pixel
-from depthvlm_ros.nodes.camera_node import image_message
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
+from depthvlm_ros.nodes.filling import image_message
 from depthvlm_ros.srv import Measure, SpatialQuery
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
