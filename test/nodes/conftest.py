@@ -5,23 +5,31 @@
 from array import array
 import contextlib
 import itertools
+import math
 import threading
 import time
 
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 import cv2
+from depthvlm_ros.action import AnswerQuery
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.msg import SpatialReference
 from depthvlm_ros.nodes.transforms import NoTransformError
+from depthvlm_ros.srv import Measure, SpatialQuery
+from geometry_msgs.msg import Point
 import numpy as np
 import pytest
 import rclpy
-from rclpy.action import ActionClient
+from rclpy.action import ActionClient, ActionServer, CancelResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
+
+STATUS = SpatialQuery.Response
 
 
 @pytest.fixture(scope='session')
@@ -175,9 +183,24 @@ def make_robot(ros):
 
 
 @pytest.fixture
+def make_actor(ros):
+    """Return a function that makes a scripted depth node, which nobody spins yet."""
+    return lambda: Actor(ros)
+
+
+@pytest.fixture
+def actor(make_actor):
+    """Return a scripted depth node that is spun."""
+    actor = make_actor()
+    with spinning(actor):
+        yield actor
+    actor.action.destroy()
+    actor.destroy_node()
+
+
+@pytest.fixture
 def make_action_client(ros):
     """Return a function that makes a client of ~/answer, on a node of its own."""
-    from depthvlm_ros.action import AnswerQuery
     with contextlib.ExitStack() as stack:
         def make():
             node = Node('client', context=ros)
@@ -283,7 +306,6 @@ class Robot:
 
     def ask(self, question='How far is the red box?', **fields):
         """Ask the depth node and return the response."""
-        from depthvlm_ros.srv import SpatialQuery
         return self.call(SpatialQuery, 'depthvlm/spatial_query',
                          SpatialQuery.Request(question=question, **fields))
 
@@ -307,3 +329,57 @@ def compressed_message(rgb, header):
     """Return the PNG message of an array."""
     data = cv2.imencode('.png', rgb[..., ::-1])[1]
     return CompressedImage(header=header, format='png', data=array('B', data.tobytes()))
+
+
+class Actor(Node):
+    """Stands where the depth node does, and says its lines."""
+
+    words = ('The ', 'The red ', 'The red box is ', 'The red box is 2.31 m away.')
+
+    def __init__(self, ros):
+        super().__init__('depthvlm', context=ros)
+        self.asked, self.status, self.pause_s, self.word_s = [], STATUS.OK, 0.0, 0.0
+        self.cancelled = threading.Event()
+        group = ReentrantCallbackGroup()
+        self.create_service(SpatialQuery, '~/spatial_query', self.on_query, callback_group=group)
+        self.create_service(Measure, '~/measure', self.on_measure, callback_group=group)
+        self.action = ActionServer(
+            self, AnswerQuery, '~/answer', self.on_goal, callback_group=group,
+            cancel_callback=lambda goal: CancelResponse.ACCEPT)
+
+    def on_query(self, request, response):
+        self.asked.append(request)
+        time.sleep(self.pause_s)
+        return self.filled(request, response)
+
+    def on_measure(self, request, response):
+        self.asked.append(request)
+        response.distances = [1.5] * (len(request.pixels) - 1)
+        return response
+
+    def on_goal(self, goal):
+        self.asked.append(goal.request)
+        result = self.filled(goal.request, AnswerQuery.Result())
+        for tokens, text in enumerate(self.words, 1):
+            goal.publish_feedback(AnswerQuery.Feedback(text=text, tokens=tokens))
+            result.answer, result.tokens = text, tokens
+            time.sleep(self.word_s)
+            if goal.is_cancel_requested:
+                self.cancelled.set()
+                result.status, result.message = STATUS.CANCELLED, 'cancelled'
+                goal.canceled()
+                return result
+        goal.succeed() if result.status == STATUS.OK else goal.abort()
+        return result
+
+    def filled(self, request, response):
+        response.status, response.answer = self.status, f'You asked: {request.question}'
+        response.message = 'no more of it' if self.status else ''
+        response.header = Header(stamp=Time(sec=7, nanosec=5), frame_id='lens')
+        response.points_frame = request.target_frame or 'lens'
+        response.model, response.tokens = 'actor', 3
+        response.latency = Duration(nanosec=250_000_000)
+        response.references = [SpatialReference(
+            label='', source=SpatialReference.REQUEST, pixel=pixel, depth=2.5, valid=True,
+            point=Point(x=0.5, y=-0.25, z=math.nan)) for pixel in request.pixels]
+        return response

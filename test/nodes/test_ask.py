@@ -1,92 +1,28 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The client, as planners import it and as a person runs it, against a scripted node."""
+"""The client, as planners import it, against a scripted node."""
 
 import contextlib
-import json
 import math
-import os
 from pathlib import Path
-import signal
-import subprocess
-import sys
 import threading
 import time
 
-from builtin_interfaces.msg import Duration, Time
-from depthvlm_ros.action import AnswerQuery
-from depthvlm_ros.msg import Pixel, SpatialReference
-from depthvlm_ros.nodes import ask as command
+from builtin_interfaces.msg import Duration
+from depthvlm_ros.msg import Pixel
 from depthvlm_ros.nodes import asking, calling
 from depthvlm_ros.nodes.asking import NoAnswerError, SpatialClient
-from depthvlm_ros.srv import Measure, SpatialQuery
-from geometry_msgs.msg import Point
+from depthvlm_ros.srv import SpatialQuery
 import pytest
-from rclpy.action import ActionServer, CancelResponse
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
-from std_msgs.msg import Header
 
 pytestmark = pytest.mark.ros
 
 ROOT = Path(__file__).parents[2]
 STATUS = SpatialQuery.Response
 PATIENCE_S = 60.0
-WORDS = ['The ', 'The red ', 'The red box is ', 'The red box is 2.31 m away.']
-
-
-class Actor(Node):
-    """Stands where the depth node does, and says its lines."""
-
-    def __init__(self, ros):
-        super().__init__('depthvlm', context=ros)
-        self.asked, self.status, self.pause_s, self.word_s = [], STATUS.OK, 0.0, 0.0
-        self.cancelled = threading.Event()
-        group = ReentrantCallbackGroup()
-        self.create_service(SpatialQuery, '~/spatial_query', self.on_query, callback_group=group)
-        self.create_service(Measure, '~/measure', self.on_measure, callback_group=group)
-        self.action = ActionServer(
-            self, AnswerQuery, '~/answer', self.on_goal, callback_group=group,
-            cancel_callback=lambda goal: CancelResponse.ACCEPT)
-
-    def on_query(self, request, response):
-        self.asked.append(request)
-        time.sleep(self.pause_s)
-        return self.filled(request, response)
-
-    def on_measure(self, request, response):
-        self.asked.append(request)
-        response.distances = [1.5] * (len(request.pixels) - 1)
-        return response
-
-    def on_goal(self, goal):
-        self.asked.append(goal.request)
-        result = self.filled(goal.request, AnswerQuery.Result())
-        for tokens, text in enumerate(WORDS, 1):
-            goal.publish_feedback(AnswerQuery.Feedback(text=text, tokens=tokens))
-            result.answer, result.tokens = text, tokens
-            time.sleep(self.word_s)
-            if goal.is_cancel_requested:
-                self.cancelled.set()
-                result.status, result.message = STATUS.CANCELLED, 'cancelled'
-                goal.canceled()
-                return result
-        goal.succeed() if result.status == STATUS.OK else goal.abort()
-        return result
-
-    def filled(self, request, response):
-        response.status, response.answer = self.status, f'You asked: {request.question}'
-        response.message = 'no more of it' if self.status else ''
-        response.header = Header(stamp=Time(sec=7, nanosec=5), frame_id='lens')
-        response.points_frame = request.target_frame or 'lens'
-        response.model, response.tokens = 'actor', 3
-        response.latency = Duration(nanosec=250_000_000)
-        response.references = [SpatialReference(
-            label='', source=SpatialReference.REQUEST, pixel=pixel, depth=2.5, valid=True,
-            point=Point(x=0.5, y=-0.25, z=math.nan)) for pixel in request.pixels]
-        return response
 
 
 @contextlib.contextmanager
@@ -101,15 +37,6 @@ def spun(node, executor_kind=SingleThreadedExecutor, **options):
     finally:
         executor.shutdown(timeout_sec=5.0)
         thread.join(2.0)
-
-
-@pytest.fixture
-def actor(ros):
-    actor = Actor(ros)
-    with spun(actor, MultiThreadedExecutor, num_threads=4):
-        yield actor
-    actor.action.destroy()
-    actor.destroy_node()
 
 
 @pytest.fixture
@@ -161,7 +88,7 @@ def test_every_field_reaches_the_node(actor, planner, client):
 def test_a_node_that_nobody_spins_is_spun_meanwhile(actor, planner, client):
     assert client.ask('a').status == STATUS.OK
     assert list(client.measure([(1, 1), (2, 2), (3, 3)]).distances) == [1.5, 1.5]
-    assert client.answer('b').answer == WORDS[-1]
+    assert client.answer('b').answer == actor.words[-1]
     with spun(planner):
         assert client.ask('c').status == STATUS.OK
     assert client.ask('d').status == STATUS.OK
@@ -220,7 +147,7 @@ def test_futures_are_awaited_in_coroutines(actor, planner, client, kind):
     with spun(planner, kind) as executor:
         executor.create_task(plan)
         assert wait_until(lambda: len(got) == 3)
-    assert got == ['You asked: a', [1.5], WORDS[-1]]
+    assert got == ['You asked: a', [1.5], actor.words[-1]]
 
 
 @pytest.mark.parametrize('method', ['ask', 'measure', 'answer'])
@@ -240,12 +167,12 @@ def test_a_node_that_is_not_there_is_named_in_time(planner, method):
     client.destroy()
 
 
-def test_a_node_that_comes_later_is_asked_then(ros, planner, client):
+def test_a_node_that_comes_later_is_asked_then(make_actor, planner, client):
     future = client.ask_async('a')
     with spun(planner):
         time.sleep(0.3)
         assert not future.done()
-        actor = Actor(ros)
+        actor = make_actor()
         with spun(actor):
             assert wait_until(future.done)
         actor.action.destroy()
@@ -264,9 +191,9 @@ def test_a_node_that_says_nothing_is_waited_for_so_long(actor, planner, client, 
     assert wait_until(lambda: not client._query._pending_requests)
 
 
-def test_a_node_that_goes_away_is_not_waited_for(ros, planner, client, monkeypatch):
+def test_a_node_that_goes_away_is_not_waited_for(make_actor, planner, client, monkeypatch):
     monkeypatch.setattr(calling, 'GONE_S', 0.5)
-    actor = Actor(ros)
+    actor = make_actor()
     actor.word_s = 3.0
     with spun(actor):
         answer = client.answer_async('a')
@@ -294,10 +221,10 @@ def test_words_come_as_they_grow(actor, planner, client):
     heard = []
     with spun(planner):
         result = client.answer('a', heard.append, pixels=[(3, 4)])
-    assert heard[-1] == WORDS[-1]
-    assert heard == [text for text in WORDS if text in heard]
+    assert heard[-1] == actor.words[-1]
+    assert heard == [text for text in actor.words if text in heard]
     assert len(heard) > 1
-    assert (result.answer, result.tokens, result.status) == (WORDS[-1], 4, STATUS.OK)
+    assert (result.answer, result.tokens, result.status) == (actor.words[-1], 4, STATUS.OK)
     assert result.references[0].pixel == Pixel(u=3.0, v=4.0)
 
 
@@ -310,7 +237,7 @@ def test_an_answer_that_is_cancelled_keeps_its_words(actor, planner, client):
         assert wait_until(answer.future.done)
     result = answer.future.result()
     assert result.status == STATUS.CANCELLED
-    assert result.answer in WORDS[:-1]
+    assert result.answer in actor.words[:-1]
 
 
 def test_an_answer_that_is_cancelled_at_once_is_cancelled(actor, planner, client):
@@ -357,123 +284,3 @@ def test_the_real_node_answers(make_depth_node, planner, client):
     with spun(planner):
         response = client.ask('How far is the red box?')
     assert response.status == STATUS.INACTIVE
-
-
-def start(*arguments):
-    """Run the command as a person does."""
-    return subprocess.Popen(
-        [sys.executable, '-m', 'depthvlm_ros.nodes.ask', *arguments], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, 'PYTHONUNBUFFERED': '1'})
-
-
-def run(*arguments):
-    """Run the command; return its exit code, stdout and stderr."""
-    process = start(*arguments)
-    try:
-        output, errors = process.communicate(timeout=PATIENCE_S)
-    finally:
-        process.kill()
-    return process.returncode, output, errors
-
-
-def test_the_command_prints_answer_references_and_latency(actor):
-    code, output, errors = run('How far?', '--pixel', '1', '2.5', '--pixel', '-0.5', '7',
-                               '--target-frame', 'map', '--max-age', '2', '--wait', '30')
-    assert (code, errors) == (0, '')
-    for words in ('You asked: How far?', 'x, y, z in map (m)', '1.0, 2.5', '-0.5, 7.0', '2.50',
-                  '0.50, -0.25, nan', 'yes', '0.250 s, 3 tokens, actor', '7.000000005'):
-        assert words in output
-    assert actor.asked[0].max_age == Duration(sec=2)
-
-
-def test_the_command_prints_json(actor):
-    code, output, _ = run('a', '--pixel', '1', '2', '--json', '--wait', '30')
-    response = json.loads(output)
-    assert code == 0
-    assert (response['status_name'], response['answer']) == ('OK', 'You asked: a')
-    assert response['references'][0]['point'] == {'x': 0.5, 'y': -0.25, 'z': None}
-
-
-def test_another_status_is_1_and_said_on_stderr(actor):
-    actor.status = STATUS.TIMEOUT
-    code, output, errors = run('a', '--wait', '30')
-    assert code == 1
-    assert 'You asked: a' in output
-    assert errors == 'ask: TIMEOUT: no more of it\n'
-
-
-def test_nobody_is_2_and_said_in_one_line():
-    code, output, errors = run('a', '--node', '/nowhere/depthvlm', '--wait', '0.5')
-    assert (code, output) == (2, '')
-    assert len(errors.splitlines()) == 1
-    assert '/nowhere/depthvlm/spatial_query' in errors
-
-
-def test_ros_arguments_go_through(actor):
-    code, output, _ = run('a', '--wait', '30', '--node', 'eyes', '--ros-args',
-                          '-r', 'eyes/spatial_query:=/depthvlm/spatial_query')
-    assert (code, output.splitlines()[0]) == (0, 'You asked: a')
-
-
-def test_the_command_streams(actor):
-    actor.word_s = 0.2
-    code, output, errors = run('a', '--stream', '--wait', '30')
-    assert (code, errors) == (0, '')
-    assert output.splitlines()[0] == WORDS[-1]
-
-
-def test_interrupted_the_command_cancels_its_goal(actor):
-    actor.word_s = 2.0
-    process = start('a', '--stream', '--wait', '30')
-    try:
-        assert process.stdout.read(4) == WORDS[0]
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE_S)
-    finally:
-        process.kill()
-    assert process.returncode == 130, errors
-    assert 'ask: interrupted' in errors
-    # Of rclpy's finalizers alone: what is raised in one is printed and goes no further.
-    assert errors.count('Traceback') == errors.count('Exception ignored in: <function Future'), (
-        errors)
-    assert actor.cancelled.wait(10)
-
-
-def test_an_interrupt_that_meets_a_finalizer_comes_right_after():
-    class Finalized:
-        def __del__(self):
-            signal.raise_signal(signal.SIGINT)
-    before = {number: signal.signal(number, command.interrupt)
-              for number in (signal.SIGINT, signal.SIGALRM)}
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            one = Finalized()
-            del one
-            time.sleep(5.0)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def test_words_are_printed_once_and_characters_whole(capsys):
-    words = command.Words()
-    for text in ('The', 'The \ufffd', 'The \ufffd\ufffd', 'The 近い', 'The 近い box'):
-        words(text)
-    words.close('The 近い box.')
-    assert capsys.readouterr().out == 'The 近い box.\n'
-
-
-def test_words_that_have_become_others_are_printed_anew(capsys):
-    words = command.Words()
-    words('The box')
-    words.close('A ball')
-    assert capsys.readouterr().out == 'The box\nA ball\n'
-
-
-def test_a_label_of_the_model_cannot_write_to_the_terminal():
-    response = SpatialQuery.Response(references=[SpatialReference(
-        label='\x1b[31mred\nbox ' + 'x' * 300)])
-    text = command.table(response)
-    assert '\x1b' not in text
-    assert len(text.splitlines()) == 2
