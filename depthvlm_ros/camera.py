@@ -119,9 +119,14 @@ class Intrinsics:
         Return (width, height) in px at which both focal lengths are f_px.
 
         Each axis is scaled by its own focal length; rounding is half to even, and at least 1 px.
+
+        :raises ValueError: focal lengths so short that the size is no number.
         """
-        return (max(1, round(self.width * f_px / self.fx)),
-                max(1, round(self.height * f_px / self.fy)))
+        sides = self.width * f_px / self.fx, self.height * f_px / self.fy
+        if not all(math.isfinite(side) for side in sides):
+            raise ValueError(f'fx is {self.fx} and fy {self.fy}, wanted longer ones: at {f_px} px '
+                             'the image would be without end')
+        return tuple(max(1, round(side)) for side in sides)
 
 
 @dataclass(frozen=True)
@@ -173,10 +178,11 @@ class Calibration:
     def __post_init__(self):
         ignored = self._ignored()
         for name, count in (('d', None), ('k', 9), ('r', 9), ('p', 12)):
-            numbers = tuple(float(number) for number in getattr(self, name))
+            numbers = tuple(
+                0.0 if name in ignored else float(number) for number in getattr(self, name))
             if count is not None and len(numbers) != count:
                 raise ValueError(f'{name} has {len(numbers)} numbers, wanted {count}')
-            if name not in ignored and not all(math.isfinite(number) for number in numbers):
+            if not all(math.isfinite(number) for number in numbers):
                 raise ValueError(f'{name} is {list(numbers)}, wanted finite numbers')
             object.__setattr__(self, name, numbers)
         for name in ('binning_x', 'binning_y'):

@@ -98,9 +98,11 @@ def dataset_of(path):
     A file that names none is a dataset of its own, without a depth range.
     """
     path = Path(path)
-    for text in (part.lower() for part in reversed(path.parts)):
+    for text in reversed(path.parts):
         for word, dataset in DATASETS.items():
-            if re.search(f'(?<![a-z]){word}', text):    # and not in granddaddy
+            # At the begin of a word or of a capital's, and not in granddaddy.
+            if re.search(f'(?<![a-z]){word}', text.lower()) or re.search(
+                    f'(?<=[a-z])(?=[A-Z])(?i:{word})', text):
                 return dataset
     return Dataset(path.stem if path.stem != 'annotations' else path.absolute().parent.name)
 

@@ -32,13 +32,15 @@ from tqdm import tqdm
 
 ARTICLES = {'a', 'an', 'the'}
 MOST_FX_PX = 1e9
-OPTION_A = re.compile(r'\bA\b(?!\s+[a-z])')     # of a multiple choice, and no article
+# The choice A, and no article: where it ends a part of the sentence, or stands behind what it is.
+OPTION_A = re.compile(r'\bA(?=\s*(?:[.,:;)!?]|$))|\b(?i:option|answer|choice)(?: is)?:? \(?A\b')
+THOUSANDS = re.compile(r'(?<![\d.,\[(])\d{1,3}(?:,\d{3})+(?![\d,\])])')      # 1,000 and no place
 ALL = 'all'  # the row over all kinds
 
 
 def normalise(text):
     """Return the words of an answer: lower case, no punctuation, no articles beside others."""
-    text = re.sub(r'(?<=\d),(?=\d{3}\b)', '', text.lower())      # 1,000
+    text = THOUSANDS.sub(lambda found: found[0].replace(',', ''), text.lower())
     # A minus sign is one that stands before a number and not between two, as in 10-20.
     words = re.findall(r'(?:(?<![\w.])-)?\d+(?:\.\d+)?|[^\W\d_]+', text)
     return [word for word in words if word not in ARTICLES] or words

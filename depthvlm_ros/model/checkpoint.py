@@ -7,13 +7,20 @@ A folder with config.json, model.safetensors (or shards and their index), and a 
 safetensors are read, never pickles, and no code comes from a checkpoint.
 """
 
+from contextlib import contextmanager
 import json
+import logging
 from pathlib import Path
 
 from depthvlm_ros.model.config import DepthVLMConfig
 from depthvlm_ros.model.depthvlm import DepthVLM
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    StrictDataclassError,
+)
 from safetensors import safe_open, SafetensorError
 import torch
 from transformers import AutoTokenizer
@@ -23,6 +30,8 @@ FILES = ['*.json', '*.safetensors', '*.jinja', '*.txt']
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 TIED_KEY = 'lm_head.weight'
 SHOWN = 3  # keys named in an error
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
@@ -75,7 +84,7 @@ def read_config(folder):
         raise CheckpointError(f"{path}: model_type is {kind!r}, wanted 'qwen3_vl'")
     try:
         return DepthVLMConfig.from_dict(fields)
-    except (TypeError, ValueError, AttributeError, KeyError) as e:
+    except (TypeError, ValueError, AttributeError, KeyError, StrictDataclassError) as e:
         raise CheckpointError(f'{path}: {e}') from e
 
 
@@ -86,6 +95,8 @@ def shard_files(folder):
     :raises CheckpointError: none, an index that names a missing file, or pickles only.
     """
     folder = Path(folder)
+    if (folder / SINGLE).is_file():      # which transformers prefers to an index too
+        return [folder / SINGLE]
     if (folder / INDEX).is_file():
         try:
             names = sorted(set(json.loads((folder / INDEX).read_text())['weight_map'].values()))
@@ -98,8 +109,6 @@ def shard_files(folder):
             if not (folder / name).is_file():
                 raise CheckpointError(f'{folder}: {name} is missing, its index names it')
         return [folder / name for name in names]
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
     if any(folder.glob('*.bin')) or any(folder.glob('*.pt')):
         raise CheckpointError(f'{folder}: has pickled weights only, wanted {SINGLE} '
                               '(pickles can run code and are not read)')
@@ -133,13 +142,23 @@ def named(keys):
     return ', '.join(keys[:SHOWN]) + more
 
 
+@contextmanager
+def model_of_config(folder):
+    """Turn what building a model raises into an error that names its config.json."""
+    try:
+        yield
+    except (ArithmeticError, ImportError, KeyError, TypeError, ValueError) as e:
+        raise CheckpointError(f'{folder}: no model can be built as config.json describes it '
+                              f'({type(e).__name__}: {e})') from e
+
+
 def check_keys(folder, config):
     """
     Hold the stored keys and shapes against what the configuration asks for.
 
     :raises CheckpointError: no depth head; missing or unexpected keys; a wrong shape.
     """
-    with torch.device('meta'):
+    with torch.device('meta'), model_of_config(folder):
         wanted = {k: tuple(v.shape) for k, v in DepthVLM(config).state_dict().items()}
     stored = stored_shapes(folder)
     if not any(key.startswith('depth_head.') for key in stored):
@@ -195,6 +214,11 @@ def load_model(folder, config, device, dtype):
     :raises CheckpointError: see check_keys.
     """
     check_keys(folder, config)
-    model = DepthVLM.from_pretrained(
-        folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True)
+    with model_of_config(folder):
+        model = DepthVLM.from_pretrained(
+            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True)
+    embedding = model.get_input_embeddings().weight
+    if config.tie_word_embeddings and model.lm_head.weight is not embedding:
+        log.warning('%s: %s is stored and differs from the embedding, though config.json says '
+                    'that they are tied: the stored one is used', folder, TIED_KEY)
     return model.to(device).eval()

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of a DepthVLM: Qwen3-VL's, the depth head's and the image chain's."""
 
+import math
+
 from transformers import Qwen3VLConfig
 
 # The released chain (PAPER, inference steps 1 to 3): qwen-vl-utils rounds to 28 px, then the
@@ -48,13 +50,14 @@ class DepthVLMConfig(Qwen3VLConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        if not self.canonical_fx > 0:
+        if not 0 < self.canonical_fx < math.inf:
             raise ValueError(f'canonical_fx is {self.canonical_fx}, wanted a focal length > 0 px')
         if not 0 < self.min_pixels <= self.max_pixels:
             raise ValueError(f'min_pixels is {self.min_pixels} and max_pixels {self.max_pixels}, '
                              'wanted 0 < min_pixels <= max_pixels')
-        if self.intermediate_multiple < 1:
-            raise ValueError(f'intermediate_multiple is {self.intermediate_multiple}, wanted >= 1')
+        if self.intermediate_multiple < 1 or self.intermediate_multiple % 1:
+            raise ValueError(f'intermediate_multiple is {self.intermediate_multiple}, wanted a '
+                             'whole number >= 1')
         if self.depth_head_type not in HEAD_TYPES:
             raise ValueError(f'depth_head_type is {self.depth_head_type!r}, '
                              f'wanted one of {HEAD_TYPES}')
@@ -68,6 +71,9 @@ class DepthVLMConfig(Qwen3VLConfig):
         if self.depth_head_type == 'dpt' and len(deepstack) != 3:
             raise ValueError(f'deepstack_visual_indexes is {list(deepstack)}, '
                              'wanted three: the DPT head reads three DeepStack features')
+        if not all(0 <= index < self.vision_config.depth for index in deepstack):
+            raise ValueError(f'deepstack_visual_indexes is {list(deepstack)}, wanted layers of '
+                             f'the {self.vision_config.depth} of the vision tower')
 
     @property
     def token_px(self) -> int:

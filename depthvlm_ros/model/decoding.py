@@ -3,6 +3,7 @@
 """An answer under way: words out of the model, one token a step."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from depthvlm_ros import spatial
 from depthvlm_ros.model.prompt import encode_words
@@ -11,6 +12,7 @@ import torch
 from transformers import DynamicCache
 
 PIECE = 128     # tokens of a question that are read at once
+HALF_CHARACTER = '\ufffd'   # what a tokenizer writes for the bytes of a part of one
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Decoding:
     computed = ''       # the words are the model's own, see computing.ComputedDistance
 
     def __init__(self, model, tokenizer, prompt, view, question, max_tokens, steps=Steps):
-        if max_tokens < 1:
-            raise ValueError(f'max_tokens is {max_tokens}, wanted >= 1')
+        if not isinstance(max_tokens, Integral) or max_tokens < 1:
+            raise ValueError(f'max_tokens is {max_tokens!r}, wanted a whole number >= 1')
         self.view = view
         self.max_tokens = max_tokens
         self.text = ''
@@ -112,9 +114,11 @@ class Decoding:
             self.ended = 'stop'
         else:
             self._ids.append(token)
-            self.text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
             if len(self._ids) >= self.max_tokens:
                 self.ended = 'length'
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        # A character of several tokens is shown when it is whole.
+        self.text = text if self.ended else text.rstrip(HALF_CHARACTER)
         if self.ended:
             self._steps = self._cache = None
 

@@ -68,14 +68,16 @@ class DepthVLM(Qwen3VLPreTrainedModel):
         :param attention_mask: (B, S), 0 at padding; left out: none is padding.
         :param pixel_values: (patches of all images, 1536) float32, as `preprocess` gives them.
         :param image_grid_thw: (images, 3), each image's grid of patches.
-        :param position_ids: (3, B, S) multimodal positions; computed where left out.
+        :param position_ids: (3, B, S) multimodal positions; computed where left out, which goes
+            for the begin of a conversation alone.
         :param past_key_values: a cache to continue and grow.
         :param logits_to_keep: how many last positions get logits; the output layer never runs
             over image tokens unless asked for here.
         :param with_depth: False skips the depth head.
         :param depth_windows: for every image the depth_head.Window whose depth is wanted, None for
             all of it; left out: all of each. Training on parts spares most of the head's time.
-        :raises ValueError: image tokens and pixel values that do not belong together.
+        :raises ValueError: image tokens and pixel values that do not belong together, or a cache
+            that is continued without positions.
         """
         embeds = self.model.get_input_embeddings()(input_ids)
         is_image = input_ids == self.config.image_token_id
@@ -86,6 +88,10 @@ class DepthVLM(Qwen3VLPreTrainedModel):
                 raise ValueError(f'input_ids hold {int(is_image.sum())} image tokens, the images '
                                  f'give {len(tokens)}')
             embeds = embeds.masked_scatter(is_image.unsqueeze(-1), tokens.to(embeds.dtype))
+        if position_ids is None and past_key_values is not None and (
+                past_key_values.get_seq_length() > 0):
+            raise ValueError('past_key_values holds tokens already and position_ids are left out, '
+                             'wanted those of the tokens that follow')
         if position_ids is None:
             position_ids = self.positions(input_ids, attention_mask, image_grid_thw)
         hidden = self.read(embeds, position_ids, attention_mask, past_key_values,

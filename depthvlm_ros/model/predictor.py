@@ -203,6 +203,7 @@ class Predictor:
             views.append(View(depth_m.numpy(), k, tokens, cache, size.next_position))
         return views
 
+    @torch.inference_mode()
     def _look_plainly(self, images, plans):
         """Look by DepthVLM's own forward pass, whatever hangs on it."""
         ids, positions, pixels, grids, tokens = self.inputs_of(images)

@@ -78,13 +78,13 @@ def plan_resize(intrinsics, config, max_image_tokens=0):
     if max_image_tokens < 0:
         raise ValueError(f'max_image_tokens is {max_image_tokens}, wanted >= 0')
     canonical = intrinsics.size_at_focal(config.canonical_fx)
+    check_image_size(*canonical[::-1], 'the image at the canonical focal length')
     width, height, bounded = *canonical, False
     if config.intermediate_multiple > 1:
         area = config.intermediate_multiple ** 2
         width, height, bounded = fit_size(
             width, height, config.intermediate_multiple, 4 * area, 16384 * area)
     intermediate = width, height
-    check_image_size(height, width, 'the image at the canonical focal length')
     area = config.token_px ** 2
     most = min(config.max_pixels, max_image_tokens * area or config.max_pixels)
     least = min(config.min_pixels, most)
@@ -135,10 +135,14 @@ def as_image_tensor(rgb, device=None):
     :return: (3, H, W) uint8 tensor on the device (the tensor's own where left out).
     :raises ValueError: another shape or dtype.
     """
+    if not isinstance(rgb, np.ndarray | torch.Tensor):
+        raise ValueError(f'rgb is a {type(rgb).__name__}, wanted an array or tensor (H, W, 3) '
+                         'uint8')
+    shape, dtype = tuple(rgb.shape), str(rgb.dtype).removeprefix('torch.')
+    if len(shape) != 3 or shape[2] != 3 or dtype != 'uint8' or 0 in shape:
+        raise ValueError(f'rgb is {shape} {dtype}, wanted (H, W, 3) uint8')
     if isinstance(rgb, np.ndarray):
-        rgb = torch.from_numpy(np.ascontiguousarray(rgb))
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != torch.uint8 or 0 in rgb.shape:
-        raise ValueError(f'rgb is {tuple(rgb.shape)} {rgb.dtype}, wanted (H, W, 3) uint8')
+        rgb = torch.from_numpy(np.require(rgb, requirements=['C', 'W']))
     return rgb.to(device or rgb.device).permute(2, 0, 1)
 
 

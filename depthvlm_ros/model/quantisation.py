@@ -16,6 +16,8 @@ from torch import nn
 KINDS = ('int8', 'int4')
 PARTS = ('model.visual.', 'model.language_model.')
 GROUP = 64      # weights that share a scale in int4
+# torchao fills the rows and columns of int4 weights on a GPU up to multiples of these.
+PADDED_IN, PADDED_OUT = 1024, 8
 INSTALL = 'pip install torchao'
 
 
@@ -110,9 +112,14 @@ def tensor_bytes(tensor):
     return tensor.numel() * tensor.element_size()
 
 
+def padded(length, multiple):
+    """Return a length rounded up."""
+    return -(-length // multiple) * multiple
+
+
 def packed_bytes(model, kind=''):
     """
-    Return the bytes that a model's weights take once quantised and packed.
+    Return the bytes that a model's weights take once quantised and packed, as on a GPU.
 
     :param model: DepthVLM, not quantised, on any device, the meta device too.
     :param kind: 'int8', 'int4' or '' for the weights as they are.
@@ -129,5 +136,7 @@ def packed_bytes(model, kind=''):
             if kind == 'int8':
                 total += weight.numel() + scale * module.out_features
             else:       # a scale and a zero point for every group
-                total += weight.numel() // 2 + 2 * scale * (weight.numel() // GROUP)
+                packed = (padded(module.in_features, PADDED_IN)
+                          * padded(module.out_features, PADDED_OUT))
+                total += packed // 2 + 2 * scale * (packed // GROUP)
     return total

@@ -27,14 +27,11 @@ class Steps:
 
     def __init__(self, language_model, cache, position, most):
         self._model = language_model
-        weight = language_model.norm.weight
+        self._position = position   # of the first token that has no angles yet
         self._filled = cache.layers[0].keys.shape[2]
         self._keys = [layer.keys for layer in cache.layers]
         self._values = [layer.values for layer in cache.layers]
         self._grow(min(most, ROOM))
-        positions = torch.arange(position, position + most, device=weight.device)
-        self._cos, self._sin = language_model.rotary_emb(weight, positions.expand(3, 1, -1))
-        self._taken = 0
 
     def step(self, token):
         """
@@ -53,7 +50,12 @@ class Steps:
         return hidden
 
     def _grow(self, tokens):
-        """Make room for more tokens, in memory that nothing else holds."""
+        """Make room for more tokens, in memory that nothing else holds, and their angles."""
+        weight = self._model.norm.weight
+        positions = torch.arange(self._position, self._position + tokens, device=weight.device)
+        self._cos, self._sin = self._model.rotary_emb(weight, positions.expand(3, 1, -1))
+        self._position += tokens
+        self._taken = 0     # of these
         for held in (self._keys, self._values):
             for number, stored in enumerate(held):
                 _, heads, length, width = stored.shape

@@ -36,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
                          help='listen to image and camera_info too')
     options.add_argument('--image-transport', choices=TRANSPORTS, default=TRANSPORTS[0],
                          help='listen to image or image/compressed (%(default)s)')
+    options.add_argument('--rectified', action='store_true',
+                         help="the images are rectified already: as the node's rectify false")
     options.add_argument('--seconds', type=up_to(3600), default=5.0,
                          help='how long to listen (%(default)g)')
     return options
@@ -58,7 +60,8 @@ def findings(options: argparse.Namespace, ros_args: list[str]) -> Iterator[Findi
     if options.camera:
         # Not above: it needs what was looked at before.
         from depthvlm_ros.nodes.listening import check_camera
-        yield from check_camera(options.image_transport, options.seconds, ros_args)
+        yield from check_camera(options.image_transport, options.seconds, ros_args,
+                                options.rectified)
 
 
 def main(args: list[str] | None = None) -> int:

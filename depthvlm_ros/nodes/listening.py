@@ -68,7 +68,8 @@ class Heard:
         self.paired.append(calibration)
 
 
-def check_camera(transport: str, seconds: float, ros_args: list[str]) -> Iterator[Finding]:
+def check_camera(transport: str, seconds: float, ros_args: list[str],
+                 rectified: bool = False) -> Iterator[Finding]:
     """
     Join `image` and `camera_info`, remapped by the ROS arguments, and judge what comes.
 
@@ -91,7 +92,8 @@ def check_camera(transport: str, seconds: float, ros_args: list[str]) -> Iterato
     executor.add_node(node)
     heard = Heard()
     try:
-        inputs = Inputs(node, transport, 0.0, heard.take_pair, lambda *_: None)
+        inputs = Inputs(node, transport, 0.0, heard.take_pair, lambda *_: None,
+                        rectified=rectified)
         image_type = CompressedImage if transport == 'compressed' else Image
         image_topic, info_topic = inputs.topic, node.resolve_topic_name('camera_info')
         node.create_subscription(
@@ -107,7 +109,7 @@ def check_camera(transport: str, seconds: float, ros_args: list[str]) -> Iterato
         yield from _publishers(node, image_topic, image_type)
         yield from _publishers(node, info_topic, CameraInfo)
         yield from _images(image_topic, heard, seconds)
-        yield from _infos(info_topic, heard)
+        yield from _infos(info_topic, heard, rectified)
         yield from _pairs(heard, inputs.reason)
     finally:
         executor.shutdown(timeout_sec=1.0)
@@ -162,14 +164,14 @@ def _images(topic: str, heard: Heard, seconds: float) -> Iterator[Finding]:
                    'use_sim_time')
 
 
-def _infos(topic: str, heard: Heard) -> Iterator[Finding]:
+def _infos(topic: str, heard: Heard, rectified: bool) -> Iterator[Finding]:
     """Judge the calibration."""
     if heard.info is None:
         yield fail(f'{topic}: no camera_info', "a driver must publish it under the images' own "
                    'stamps or once, latched; camera_calibration makes the numbers')
         return
     try:
-        calibration = calibration_from_info(heard.info)
+        calibration = calibration_from_info(heard.info, rectified)
         intrinsics = calibration.intrinsics
     except ValueError as error:
         yield fail(f'{topic}: {error}', 'calibrate the camera (camera_calibration)')

@@ -27,12 +27,11 @@ def reason_of_silence(node: Node, topic: str, kind: str, reliability: Reliabilit
         return (f'{topic} is published as {found[0].topic_type}, wanted {kind}: remap image, or '
                 'set image_transport')
     who = fitting[0].node_name
-    if came:
-        return f'{who} publishes {topic}, and nothing more comes: see that it runs'
+    nothing = 'nothing more comes' if came else 'nothing comes'
     if (reliability == ReliabilityPolicy.BEST_EFFORT
             and fitting[0].qos_profile.reliability == ReliabilityPolicy.RELIABLE):
-        return (f'{who} publishes {topic} reliably, and nothing comes: see that it runs; if its '
+        return (f'{who} publishes {topic} reliably, and {nothing}: see that it runs; if its '
                 'images are large, they are lost on the way to a best-effort reader: launch with '
                 f'image_reliability:=reliable, or set qos_overrides.{topic}.subscription.'
                 'reliability to reliable')
-    return f'{who} publishes {topic}, and nothing comes: see that it runs'
+    return f'{who} publishes {topic}, and {nothing}: see that it runs'

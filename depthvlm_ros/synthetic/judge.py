@@ -10,7 +10,8 @@ from depthvlm_ros.spatial import Place, read_places
 from depthvlm_ros.synthetic import wording
 from depthvlm_ros.synthetic.frame import Frame
 from depthvlm_ros.synthetic.questions import pixel_at
-from depthvlm_ros.synthetic.vocabulary import LABELS, SURFACES
+from depthvlm_ros.synthetic.vocabulary import COLOURS, LABELS, SHAPES, SURFACES
+from depthvlm_ros.synthetic.wording import things
 
 DEFAULT_TOLERANCE = 0.25
 LEAST_BOX_OVERLAP = 0.5
@@ -18,11 +19,13 @@ LEAST_BOX_OVERLAP = 0.5
 POINT_TOLERANCE_1000 = 50.0
 
 _NAME = '(' + '|'.join(sorted({*LABELS, *SURFACES}, key=len, reverse=True)) + ')'
-_METRES = re.compile(r'(-?\d+(?:\.\d+)?)\s*(?:m|meters?|metres?)\b')
+_METRES = re.compile(r'((?:(?<![\d.])-)?\d+(?:\.\d+)?)\s*(?:m|meters?|metres?)\b')
 _CLOSER = re.compile(rf'\b{_NAME} is (?:the )?(?:closer|nearer)')
 _NAMED = re.compile(rf'\b{_NAME}\b')
 _COUNTED = re.compile(
-    r'\bthere (?:is|are) (?P<number>no|\d+) (?P<what>[a-z ]+?)(?: in .*)?(?:[.,]|$)')
+    r'\bthere (?:is|are) (?P<number>no|\d+) (?P<what>[a-z ]+?)(?: (?:in|visible|here)\b.*)?'
+    r'(?:[.,:;!?]|$)')
+_PLURALS = {things(kind, 1): things(kind) for kind in (*SHAPES, *COLOURS)}
 _ABSENT = re.compile(rf'\bthere is no {_NAME}\b')
 
 
@@ -92,7 +95,10 @@ def _names_another(answer: str, truth: str) -> bool:
 def _counted(text: str) -> tuple[str, str] | None:
     """Return the number of things that a text tells, and what things; None where it tells none."""
     found = _COUNTED.search(text)
-    return found and (found['number'].replace('no', '0'), found['what'])
+    if found is None:
+        return None
+    number, what = found['number'].replace('no', '0'), found['what']
+    return number, _PLURALS.get(what, what) if number == '0' else what
 
 
 def _only_place(text: str, truth: Place) -> Place | None:

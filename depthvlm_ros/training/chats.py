@@ -159,4 +159,3 @@ class Chats:
             raise RecordError('image', f'{where}: {e}') from e
         row = self.encoder.image_row(grid[0].tolist(), [chat.turns])
         return Sample(self.encoder.bounded(row, where), pixels, grid)
-

@@ -87,7 +87,7 @@ class Mixture(Dataset):
         self.sources = sources
         self.seed = seed
         shares = split_shares(sources, list(shares))
-        ends = np.floor(np.cumsum(shares) * total + 0.5).astype(np.int64)
+        ends = np.floor(np.round(np.cumsum(shares) * total, 6) + 0.5).astype(np.int64)
         ends[-1] = total
         which = np.repeat(np.arange(len(sources), dtype=np.int16), np.diff(ends, prepend=0))
         self._which = np.random.default_rng([seed, 0]).permutation(which)

@@ -29,7 +29,7 @@ def check_same_run(had, has):
     """
     had, has = json.loads(had), json.loads(has)
     differing = {name: f'{name} was {had.get(name)!r} and is {value!r}'
-                 for name, value in has.items() if had.get(name) != value}
+                 for name, value in has.items() if name in had and had[name] != value}
     fixed = [words for name, words in differing.items() if name in FIXED]
     if fixed:
         raise ValueError(f'this is another run than the one begun there: {"; ".join(fixed)}; '

@@ -54,7 +54,7 @@ def claim(out):
     file = open(Path(out) / CLAIM, 'a')  # noqa: SIM115, closed by the caller
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except (BlockingIOError, PermissionError) as error:     # as POSIX has it, either
         file.close()
         raise ValueError(f'{out}: another run that has not ended writes there; wanted another '
                          '--out, or that run ended') from error

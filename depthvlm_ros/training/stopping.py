@@ -50,6 +50,12 @@ class Stopping:
         return BY_SIGNAL + (self.number or signal.SIGTERM)
 
 
-def ignore_interrupts(_worker):
-    """Leave Ctrl-C, which the whole group of processes gets, to the process that trains."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def ignore_signals(_worker):
+    """
+    Leave the signals to the process that trains.
+
+    Ctrl-C goes to the whole group of processes, and so does the SIGTERM of torch's launcher and of
+    many a cluster. Who reads and renders ends when the process that trains does.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

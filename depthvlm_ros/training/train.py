@@ -46,7 +46,7 @@ from depthvlm_ros.training.state import (
     save_checkpoint,
     save_state,
 )
-from depthvlm_ros.training.stopping import ignore_interrupts, Stopping
+from depthvlm_ros.training.stopping import ignore_signals, Stopping
 from depthvlm_ros.training.vision import encode
 from safetensors import SafetensorError
 import torch
@@ -233,7 +233,14 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     accelerator = open_accelerator(device)
     training = replace(training, precision=precision_on(accelerator.device, training.precision))
     out.mkdir(parents=True, exist_ok=True)
-    claimed = claim(out) if accelerator.is_main_process else nullcontext()
+    with claim(out) if accelerator.is_main_process else nullcontext():
+        ended = train(training, out, data, workers, accelerator, save_every, stop_at)
+    accelerator.end_training()
+    return ended
+
+
+def train(training, out, data, workers, accelerator, save_every, stop_at):
+    """Do what `run` does, in a folder that is claimed."""
     begun = latest_state(out)
     if not begun:
         check_free(out)
@@ -254,9 +261,7 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
                     'do', out, progress['step'], steps, positions.stop)
     loader = open_loader(mixture, encoder, training, accelerator, positions, workers)
     under_way = Run(out, training, accelerator, tokenizer, learner, optimisers, progress)
-    with claimed:
-        ended = under_way.take_steps(iter(loader), positions.stop, save_every)
-    accelerator.end_training()
+    ended = under_way.take_steps(iter(loader), positions.stop, save_every)
     if ended:
         logger.warning('ended by a signal after step %d of %d, saved; the same command goes on',
                        progress['step'], steps)
@@ -293,7 +298,7 @@ def open_loader(mixture, encoder, training, accelerator, steps, workers):
     positions = step_batches(steps, training, accelerator.process_index,
                              accelerator.num_processes)
     return DataLoader(mixture, batch_sampler=positions, num_workers=workers,
-                      collate_fn=encoder.collate, worker_init_fn=ignore_interrupts,
+                      collate_fn=encoder.collate, worker_init_fn=ignore_signals,
                       prefetch_factor=4 if workers else None,
                       pin_memory=False)
 

@@ -73,6 +73,9 @@ def test_the_float32_tail_explains_a_difference_in_bfloat16(tiny_checkpoint, rgb
 def test_operations_are_counted_and_the_released_way_has_more(predictor, rgb):
     square = torch.ones(8, 8)
     assert ceilings.count_flops(lambda: square @ square) == 2 * 8**3
+    query, key = torch.zeros(1, 4, 352, 64), torch.zeros(1, 2, 352, 64)
+    assert ceilings.count_flops(lambda: torch.nn.functional.scaled_dot_product_attention(
+        query, key, key, enable_gqa=True)) == 4 * 4 * 352**2 * 64
     counted = {way: ceilings.count_flops(lambda way=way: latency.LOOKS[way](
         predictor, rgb, CAMERA)) for way in ('released', 'ours')}
     assert counted['released'] > counted['ours'] > 0

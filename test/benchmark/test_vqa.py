@@ -35,6 +35,10 @@ import pytest
     ('-20', ['-20'], True, True),
     ('1,000 m', ['1000'], False, True),
     ('10, 20', ['1020'], False, False),
+    ('[250,300]', ['[250, 300]'], True, True),
+    ('A 2 m tall box', ['A'], False, False),
+    ('The answer is A because', ['A'], False, True),
+    ('A Labrador', ['A'], False, False),
     ('', ['.'], False, False)])
 def test_matching(answer, accepted, exact, contained):
     assert vqa.is_exact(answer, accepted) is exact

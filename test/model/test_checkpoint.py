@@ -69,6 +69,24 @@ def test_several_shards(folder):
         load(folder)
 
 
+def test_the_file_that_is_loaded_is_the_one_that_is_checked(folder):
+    state = load_file(folder / WEIGHTS)
+    save_file(state, folder / 'model-00001-of-00001.safetensors', metadata={'format': 'pt'})
+    (folder / INDEX).write_text(json.dumps(
+        {'metadata': {}, 'weight_map': dict.fromkeys(state, 'model-00001-of-00001.safetensors')}))
+    change_weights(folder, lambda s: s.pop('depth_head.norm.weight'))
+    with pytest.raises(CheckpointError, match='lacks depth_head.norm.weight'):
+        load(folder)
+
+
+def test_an_output_layer_that_is_not_the_embedding_is_told(folder, caplog):
+    key = 'model.language_model.embed_tokens.weight'
+    change_weights(folder, lambda s: s.update({'lm_head.weight': s[key] + 1}))
+    model = load(folder).model
+    assert not torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
+    assert 'lm_head.weight is stored and differs from the embedding' in caplog.text
+
+
 def test_tied_output_layer_stored_or_not(folder):
     key = 'model.language_model.embed_tokens.weight'
     assert 'lm_head.weight' not in stored_shapes(folder)
@@ -140,6 +158,21 @@ def test_a_bad_config(folder, text, message):
 def test_a_config_out_of_range(folder):
     change_config(folder, canonical_fx=-1.0)
     with pytest.raises(CheckpointError, match=r'canonical_fx is -1.0, wanted a focal length > 0'):
+        load(folder)
+
+
+@pytest.mark.parametrize(('part', 'fields'), [
+    ('text_config', {'hidden_size': 'x'}), ('text_config', {'num_key_value_heads': 0}),
+    ('text_config', {'hidden_act': 'nope'}), ('vision_config', {'num_heads': 0}),
+    ('vision_config', {'deepstack_visual_indexes': [0, 1, 9]}),
+    (None, {'depth_head_features': '8'}), (None, {'canonical_fx': float('inf')}),
+    (None, {'intermediate_multiple': 28.5}), (None, {'vision_config': 5}),
+    (None, {'quantization_config': {'quant_method': 'bitsandbytes', 'load_in_4bit': True}})])
+def test_a_config_of_which_no_model_can_be_built(folder, part, fields):
+    config = json.loads((folder / 'config.json').read_text())
+    (config[part] if part else config).update(fields)
+    (folder / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match='checkpoint'):
         load(folder)
 
 

@@ -137,8 +137,6 @@ def test_an_answer_ends_at_its_length_or_by_itself(predictor, rgb, monkeypatch):
     assert decoding.answer().ended == '' and decoding.answer().text == ''
     assert decoding.step() is False
     assert decoding.ended and decoding.step() is False
-    with pytest.raises(ValueError, match='max_tokens is 0, wanted >= 1'):
-        predictor.begin(view, 'x', max_tokens=0)
 
 
 def test_a_question_cannot_write_special_tokens(predictor):
@@ -186,6 +184,32 @@ def test_a_token_bound_scales_the_depth(tiny_checkpoint, rgb):
 def test_bad_images_are_refused(predictor, rgb):
     with pytest.raises(ValueError, match='the image is 96 x 72 px, its camera 10 x 10'):
         predictor.look(rgb, Intrinsics.centred(10, 10, 9.0))
+
+
+def test_a_cache_is_not_continued_from_position_0(predictor, rgb):
+    view = predictor.look(rgb, CAMERA)
+    with pytest.raises(ValueError, match='position_ids are left out, wanted those of the tokens'):
+        predictor.model(torch.tensor([[5]]), past_key_values=view.cache)
+
+
+@pytest.mark.parametrize('most', [0, -1, 1.5, '3'])
+def test_a_number_of_tokens_that_is_none_is_refused(predictor, rgb, most):
+    with pytest.raises(ValueError, match='max_tokens is .*, wanted a whole number >= 1'):
+        predictor.ask(predictor.look(rgb, CAMERA), 'x', max_tokens=most)
+
+
+def test_characters_of_several_tokens_come_whole(predictor, rgb):
+    words = 'The 距离 is 😀 good'
+    ids = [*predictor.tokenizer(words, add_special_tokens=False)['input_ids'],
+           min(predictor.prompt.stops)]
+    assert any('\ufffd' in predictor.tokenizer.decode(ids[:n]) for n in range(len(ids)))
+    decoding = predictor.begin(predictor.look(rgb, CAMERA), 'x')
+    texts = []
+    for token in ids:
+        decoding._take(token)
+        texts.append(decoding.text)
+    assert texts[-1] == words and not any('\ufffd' in text for text in texts)
+    assert all(words.startswith(text) for text in texts)
 
 
 def test_close_frees_the_model(tiny_checkpoint):

@@ -111,6 +111,8 @@ def test_a_lower_pixel_bound_is_made_good_in_depth(released):
 @pytest.mark.parametrize('rgb, message', [
     (np.zeros((4, 4, 3), np.float32), r'float32, wanted \(H, W, 3\) uint8'),
     (np.zeros((4, 4), np.uint8), r'\(4, 4\)'),
+    ([[[1, 2, 3]]], r'rgb is a list, wanted an array or tensor \(H, W, 3\) uint8'),
+    (np.full((4, 4, 3), None), r'rgb is \(4, 4, 3\) object, wanted'),
     (np.zeros((4, 5, 3), np.uint8), 'the image is 5 x 4 px, its camera 4 x 4')])
 def test_bad_images_are_refused(released, rgb, message):
     with pytest.raises(ValueError, match=message):
@@ -124,8 +126,11 @@ def test_bad_bounds_are_refused(released):
         plan_resize(Intrinsics.centred(3000, 4, 1000.0), released)
     unbounded = copy.deepcopy(released)
     unbounded.intermediate_multiple = 1
-    with pytest.raises(ValueError, match='the image at the canonical focal length is 640000 x'):
-        plan_resize(Intrinsics.centred(640, 480, 1.0), unbounded)
+    for config in (released, unbounded):
+        with pytest.raises(ValueError, match='at the canonical focal length is 640000 x'):
+            plan_resize(Intrinsics.centred(640, 480, 1.0), config)
+        with pytest.raises(ValueError, match='fx is 1e-308 and fy 1e-308, wanted longer ones'):
+            plan_resize(Intrinsics.centred(640, 480, 1e-308), config)
 
 
 def test_torchvision_is_not_needed():

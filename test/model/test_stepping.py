@@ -49,6 +49,13 @@ def test_hidden_states_are_those_of_the_forward_pass(predictor, view, dtype, mon
 
 
 @torch.inference_mode()
+def test_a_bound_that_is_never_met_costs_nothing(predictor, view):
+    steps = Steps(predictor.model.model.language_model, fork(view.cache), view.next_position,
+                  10**9)
+    assert steps._cos.shape[1] <= 128
+
+
+@torch.inference_mode()
 def test_the_view_keeps_its_prefix(predictor, view):
     before = [layer.keys.clone() for layer in view.cache.layers]
     predictor.ask(view, 'How far is the red box?', max_tokens=8)

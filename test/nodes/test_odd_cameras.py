@@ -43,7 +43,7 @@ def says(robot, words):
     (None, BEST_EFFORT, RELIABLE, False, 'nobody publishes /odd/image: start the camera, or'),
     (CompressedImage, BEST_EFFORT, RELIABLE, False, 'is published as sensor_msgs/msg/Comp'),
     (Image, BEST_EFFORT, RELIABLE, False, 'qos_overrides./odd/image.subscription.reliability'),
-    (Image, BEST_EFFORT, RELIABLE, True, 'publishes /odd/image, and nothing more comes: see that'),
+    (Image, BEST_EFFORT, RELIABLE, True, 'reliably, and nothing more comes: see that it runs; if'),
     (Image, RELIABLE, RELIABLE, False, 'silent_camera publishes /odd/image, and nothing comes'),
     (Image, BEST_EFFORT, BEST_EFFORT, False, 'publishes /odd/image, and nothing comes: see')])
 def test_why_nothing_comes(ros, kind, ours, theirs, came, words):

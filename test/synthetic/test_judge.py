@@ -53,6 +53,11 @@ def test_the_truth_is_right_and_the_truth_of_another_is_not():
     ('count', 'There is 1 box.', 'There are no boxes.', False),
     ('count', 'There are 3 red objects.', 'There are 3 boxes.', False),
     ('count', 'There are 3 boxes in the image.', 'There are 3 boxes.', True),
+    ('count', 'There are 3 boxes: a red box, a blue box and a white box.', 'There are 3 boxes.',
+     True),
+    ('count', 'There are 3 boxes visible!', 'There are 3 boxes.', True),
+    ('count', 'There is no box.', 'There are no boxes.', True),
+    ('count', 'There is no red object.', 'There are no boxes.', False),
     ('far', 'The blue ball is 2.00 m away.', FAR, False),
     ('far', 'The red box on the floor is 2.00 m away.', FAR, True),
     ('far', 'The red box is 2.00 m or 9.00 m away.', FAR, False),
@@ -112,6 +117,7 @@ def test_another_kind_is_refused():
 
 @pytest.mark.parametrize(('text', 'metres'), [
     ('The wall, 2.31 m away.', 2.31), ('about 3 metres, or 4 m', 3.0), ('12.5 meters', 12.5),
+    ('1-2 m', 2.0), ('-2 m', -2.0),
     ('It is at [250, 300].', math.nan), ('3 mm', math.nan), ('', math.nan)])
 def test_metres_are_read_out_of_words(text, metres):
     assert metres_in(text) == pytest.approx(metres, nan_ok=True)

@@ -50,11 +50,14 @@ def test_an_epoch_takes_every_record_of_the_sources_without_share_once():
     assert [n for name, n in samples if name == 'a'] != list(range(30))
 
 
-def test_no_record_is_lost_to_rounding():
-    sources, shares = [Numbered('a', 20), Numbered('b', 9), Numbered('c', 16)], [0.1, None, 0.3]
+@pytest.mark.parametrize(('lengths', 'shares'), [
+    ([20, 9, 16], [0.1, None, 0.3]), ([33, 125, 9, 134], [0.15, 0.15, None, 0.1])])
+def test_no_record_is_lost_to_rounding(lengths, shares):
+    sources = [Numbered(str(number), length) for number, length in enumerate(lengths)]
     total = epoch_size(sources, shares)
     samples = drawn(Mixture(sources, shares, total, seed=0))
-    assert {n for name, n in samples if name == 'b'} == set(range(9))
+    whole = shares.index(None)
+    assert {n for name, n in samples if name == str(whole)} == set(range(lengths[whole]))
 
 
 def test_the_seed_says_all():

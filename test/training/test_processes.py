@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training as processes: two of them together, and one that is killed."""
 
+import contextlib
 import csv
 from dataclasses import asdict
 import os
@@ -89,6 +90,35 @@ def test_two_processes_make_the_step_of_one_and_go_on_exactly(staged, exported, 
     train(config, stopped, exported, 2, *more)
     parts = weights(stopped)
     assert all(torch.equal(parts[key], value) for key, value in two.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('processes', 'number'), [(1, signal.SIGTERM), (2, signal.SIGTERM),
+                                                   (1, signal.SIGINT)])
+def test_a_signal_to_all_processes_loses_no_step(staged, exported, tmp_path, processes, number):
+    config = write_config(tmp_path / 'x.yaml', staged[1], batch_size=1, global_batch=2,
+                          steps=10**5)
+    process = subprocess.Popen(
+        list(map(str, command(config, tmp_path / 'out', exported, processes, '--workers', '1',
+                              '--save-every', '100000'))),
+        cwd=SOURCE, env=environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + PATIENCE_S
+        while not (tmp_path / 'out' / 'log.csv').exists() or len(
+                (tmp_path / 'out' / 'log.csv').read_text().splitlines()) < 2:
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
+    assert 'is killed by signal' not in said
+    state = latest_state(tmp_path / 'out')
+    assert state is not None, said[-3000:]
+    assert int(state.name.partition('-')[2]) >= 1
 
 
 @pytest.mark.slow
