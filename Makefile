@@ -20,16 +20,19 @@ endif
 # A Python named by PYTHON=... has its folder, so that going back costs nothing.
 VENV := .venv$(if $(filter-out kilted,$(ROS_DISTRO)),-$(ROS_DISTRO))$(if $(PYTHON),-$(notdir $(PYTHON)))
 PYTHON ?= python3
-# Pinned because a newer torch may bring gigabytes of CUDA: TORCH='torch==...' chooses another.
+# Pinned, so that a build is the same next year; TORCH='torch==...' chooses another. Which build of it
+# comes is up to pip's indexes: PyPI's brings CUDA.
 TORCH ?= torch==2.13.0
 OUT ?= demo_output
 MINUTES ?= 30
 
 # Two builds of ROS 2 in one process do not go together: nothing of a sourced one gets through.
-SOURCED := $(subst :, ,$(AMENT_PREFIX_PATH):$(CMAKE_PREFIX_PATH):$(COLCON_PREFIX_PATH))
-SPACE := $(subst ,, )
 # In CMake's eyes a sourced prefix is also whatever has its bin/ in PATH.
-export PATH := $(subst $(SPACE),:,$(filter-out $(SOURCED:%=%/bin) /opt/ros/%,$(subst :, ,$(PATH))))
+export PATH := $(shell printf '%s' "$$PATH" | awk -v RS=: 'BEGIN { \
+  n = split(ENVIRON["AMENT_PREFIX_PATH"] ":" ENVIRON["CMAKE_PREFIX_PATH"] ":" \
+    ENVIRON["COLCON_PREFIX_PATH"], prefixes, ":"); \
+  for (i = 1; i <= n; i++) if (prefixes[i] != "") sourced[prefixes[i] "/bin"] } \
+  !($$0 in sourced) && $$0 !~ "^/opt/ros/" { printf "%s%s", separator, $$0; separator = ":" }')
 unexport AMENT_PREFIX_PATH AMENT_CURRENT_PREFIX CMAKE_PREFIX_PATH COLCON_PREFIX_PATH \
   LD_LIBRARY_PATH PYTHONPATH PYTHONHOME PKG_CONFIG_PATH VIRTUAL_ENV \
   ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION ROS_PACKAGE_PATH ROS_DOMAIN_ID ROS_NAMESPACE \
@@ -56,7 +59,8 @@ BUILT := $(VENV)/built-$(call digest,find depthvlm_ros config launch -type f ! -
 .PHONY: help build demo test soak lint clean
 help:  ## say what there is
 	@echo 'depthvlm_ros on a machine without ROS; everything is installed into $(VENV).'
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | \
+	  while IFS='|' read -r target says; do printf '  make %-6s  %s\n' "$$target" "$$says"; done
 	@echo 'Variables: PYTHON=python3.12, ROS_DISTRO=jazzy, TORCH=torch==2.13.0;'
 	@echo '  of demo: IMAGE=photo.jpg with FX=600 (px) or INFO=calibration.yaml, OUT=demo_output;'
 	@echo '  of test: ARGS="-k camera" and any other pytest arguments.'
@@ -113,7 +117,8 @@ $(MADE):
 	@touch $@
 
 $(FILLED): $(MADE)
-	@echo '[2/3] Python packages and ROS 2 $(ROS_DISTRO) (2 to 10 minutes, about 1.7 GB on disk)'
+	@echo '[2/3] Python packages and ROS 2 $(ROS_DISTRO) (2 to 10 minutes; about 1.7 GB on disk, some 5 more where'
+	@echo '      pip finds torch with CUDA)'
 	@log=$(VENV)/pip.log; set -o pipefail; \
 	$(RUN) -m pip install --disable-pip-version-check --progress-bar off \
 	  $(REQUIREMENTS:%=-r %) '$(TORCH)' 2>&1 | tee $$log | sed -u -n \

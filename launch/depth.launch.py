@@ -6,6 +6,8 @@ Start the depth node on the topics of one camera or several, ready unless autost
 An argument of this file wins over params_file, unless it has its default; autostart always wins.
 """
 
+import shlex
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch.substitutions import PathJoinSubstitution
@@ -115,7 +117,8 @@ def depth_node(values):
         # file, whose names may be wildcards.
         parameters=[*params_file, {**chosen, 'autostart': values['autostart']}],
         remappings=remappings,
-        prefix=values['python'] or None, output='screen', emulate_tty=True)
+        prefix=shlex.quote(values['python']) if values['python'] else None,
+        output='screen', emulate_tty=True)
 
 
 def rviz(values):

@@ -168,6 +168,11 @@ def ask(client: SpatialClient, options: argparse.Namespace) -> int:
     return 0 if response.status == response.OK else 1
 
 
+def in_a_line(error: Exception) -> str:
+    """Return an error's words, of which rcl makes several lines."""
+    return ' '.join(str(error).split())
+
+
 def interrupt(number: int, frame: FrameType | None) -> None:
     """
     Raise KeyboardInterrupt, as Python does: a little later where it would come to nothing.
@@ -185,18 +190,19 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 def main(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     args = sys.argv if args is None else [sys.argv[0], *args]
-    options = parser().parse_args(remove_ros_args(args)[1:])
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-        signal.signal(number, interrupt)    # heeded as a background job too
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = client = None
     try:
+        options = parser().parse_args(remove_ros_args(args)[1:])
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, interrupt)    # heeded as a background job too
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = rclpy.create_node(
             f'ask_{os.getpid()}', enable_rosout=False, start_parameter_services=False)
         client = SpatialClient(node, options.node, wait_s=options.wait)
         return ask(client, options)
-    except (NoAnswerError, NameValidationException, ValueError) as error:
-        print(f'ask: {error}', file=sys.stderr)
+    # How rclpy refuses ROS arguments, a domain or a folder for logs: RuntimeErrors of its own.
+    except (NoAnswerError, NameValidationException, ValueError, RuntimeError) as error:
+        print(f'ask: {in_a_line(error)}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('\nask: interrupted', file=sys.stderr)

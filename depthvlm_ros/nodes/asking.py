@@ -90,6 +90,7 @@ class SpatialClient:
 
     def __init__(self, node: Node, name: str = 'depthvlm', wait_s: float = 5.0):
         self._node, self._wait_s = node, checked_seconds('wait_s', wait_s)
+        self._destroyed = False
         self._calls = Calls(node)
         self._spinning = threading.Lock()
         group = ReentrantCallbackGroup()
@@ -217,7 +218,10 @@ class SpatialClient:
         return answer
 
     def destroy(self) -> None:
-        """Withdraw the client from the node."""
+        """Withdraw the client from the node; a second time does nothing."""
+        if self._destroyed:
+            return
+        self._destroyed = True
         self._calls.destroy()
         self._answer.destroy()
         self._node.destroy_client(self._query)

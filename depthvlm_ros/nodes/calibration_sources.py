@@ -34,7 +34,7 @@ class CameraNumbers:
     :param cy: principal point along v in px of the image file; negative for the centre.
     :param calibration_file: a ROS calibration YAML; '' where there is none.
     :raises ValueError: numbers that are not finite, a negative focal length, an fy without fx, or
-        both a focal length and a calibration file.
+        numbers beside a calibration file.
     """
 
     fx: float = 0.0
@@ -53,6 +53,9 @@ class CameraNumbers:
         if self.fx > 0 and self.calibration_file:
             raise ValueError(f'both fx ({self.fx}) and calibration_file '
                              f'({self.calibration_file}) are given, wanted one of them')
+        if max(self.cx, self.cy) >= 0 and self.calibration_file:
+            raise ValueError(f'cx {self.cx} and cy {self.cy} are given beside calibration_file '
+                             f'{self.calibration_file}, wanted one or the other')
 
     def at_focal(self, width: int, height: int, f_px: float) -> Intrinsics:
         """Return the camera of a (height, width) image, with f_px where no fx is given."""
@@ -123,8 +126,8 @@ def read_calibration(path: str) -> Calibration:
     :raises ValueError: naming the file and what is missing or wrong in it.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(Path(path).expanduser().read_text(encoding='utf-8'))
+    except (OSError, RuntimeError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f'calibration file {path} cannot be read: {error}') from error
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds {type(content).__name__}, wanted a ROS calibration YAML')
@@ -150,7 +153,9 @@ def exif_focal_35mm(photo: Path) -> float | None:
         from PIL import Image
         with Image.open(photo) as image:
             f_35mm = float(image.getexif().get_ifd(EXIF_IFD).get(EXIF_FOCAL_35MM, 0))
-    except (ImportError, OSError, SyntaxError, TypeError, ValueError):
+    except ImportError:
+        return None
+    except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError):
         return None     # a photo without readable EXIF is an ordinary photo
     return f_35mm if math.isfinite(f_35mm) and f_35mm > 0 else None
 

@@ -190,21 +190,23 @@ def camera_info(calibration: Calibration) -> CameraInfo:
 
 def run(args: list[str] | None = None) -> str:
     """Run the node until it ends or is interrupted, and return the reason of a failure or ''."""
-    rclpy.init(args=args)
     node = None
     try:
+        rclpy.init(args=args)
         node = CameraNode()
         rclpy.spin_until_future_complete(node, node.ended)
         node.wait_for_arrival()
         return node.ended.result() if node.ended.done() else ''
     except (KeyboardInterrupt, ExternalShutdownException):
         return ''
-    except rclpy_implementation.RCLError:
-        if rclpy.ok():
-            raise
-        return ''   # interrupted in the middle of publishing
     except (ValueError, ParameterException) as error:
         return str(error)
+    except RuntimeError as error:   # RCLError among them
+        if node is None:        # ROS arguments, a domain or a folder for logs that cannot be used
+            return ' '.join(str(error).split())
+        if rclpy.ok() or not isinstance(error, rclpy_implementation.RCLError):
+            raise
+        return ''   # interrupted in the middle of publishing
     finally:
         if node is not None:
             node.destroy_node()

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from itertools import chain
 import sys
 
 from depthvlm_ros.nodes import installation
-from depthvlm_ros.nodes.findings import Finding, Level
+from depthvlm_ros.nodes.findings import fail, Finding, Level
 from depthvlm_ros.options import up_to
 
 # The node's own defaults; its table of parameters loads ROS, which may be what is broken.
@@ -52,12 +53,16 @@ def findings(options: argparse.Namespace, ros_args: list[str]) -> Iterator[Findi
     """
     yield from installation.check_python()
     yield from installation.check_packages()
-    yield from installation.check_ros()
-    yield from installation.check_conversions()
+    broken = False
+    for finding in chain(installation.check_ros(), installation.check_conversions()):
+        broken |= finding.level is Level.FAIL
+        yield finding
     yield from installation.check_optional()
     yield from installation.check_device(options.device)
     yield from installation.check_model(options.model, options.revision)
-    if options.camera:
+    if options.camera and broken:
+        yield fail('the camera was not listened to', 'mend what failed above first')
+    elif options.camera:
         # Not above: it needs what was looked at before.
         from depthvlm_ros.nodes.listening import check_camera
         yield from check_camera(options.image_transport, options.seconds, ros_args,

@@ -222,8 +222,12 @@ def open_source(source: str, numbers: CameraNumbers, size: tuple[int, int] = (0,
         raise ValueError(f'width {size[1]} and height {size[0]}, wanted pixels or 0')
     if source == SYNTHETIC:
         return RoomSource(seed, split, numbers, size, moving)
-    path = Path(source).expanduser()
-    if not source or not path.exists():
+    try:
+        path = Path(source).expanduser()
+        exists = bool(source) and path.exists()
+    except (OSError, RuntimeError) as error:    # a name too long, or a person without a home
+        raise ValueError(f'source {source!r} cannot be looked for: {error}') from error
+    if not exists:
         raise ValueError(f'source {source!r} does not exist, wanted {SYNTHETIC!r} or the path of '
                          'a photo, a folder of photos or a video')
     if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:

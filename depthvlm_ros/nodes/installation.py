@@ -33,6 +33,10 @@ VENV_INSTALL = (
     'pip may install nothing into this Python: activate the virtual environment that has it, or '
     'python3 -m venv --system-site-packages torch_venv && torch_venv/bin/python -m pip install')
 TRY_S = 120.0
+NODE = (
+    'import rclpy; from rclpy.utilities import get_rmw_implementation_identifier as rmw; '
+    'rclpy.init(); n = rclpy.create_node("doctor_trial", enable_rosout=False); '
+    'n.destroy_node(); rclpy.try_shutdown(); print(rmw())')
 CONVERSION = (
     'import numpy; from std_msgs.msg import Header; '
     'from depthvlm_ros.nodes import conversions as c; '
@@ -76,15 +80,35 @@ def check_packages() -> Iterator[Finding]:
             yield ok(f'{name} {version}')
 
 
-def check_ros() -> Iterator[Finding]:
-    """Check rclpy, the middleware, and the settings that keep nodes from seeing each other."""
+def tried(code: str) -> subprocess.CompletedProcess[str] | None:
+    """Run some code in an interpreter of its own; None where it does not come back."""
     try:
-        from rclpy.utilities import get_rmw_implementation_identifier
-        rmw = get_rmw_implementation_identifier()
-    except Exception as error:  # whatever keeps ROS from loading is the finding
-        yield fail(f'rclpy does not load: {type(error).__name__}: {error}',
-                   'source the setup file of your ROS 2 install, and use its Python')
+        return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                              timeout=TRY_S, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def last_words(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the last line that a program said of its failure."""
+    return (done.stderr.strip().splitlines() or [f'it ended with {done.returncode}'])[-1]
+
+
+def check_ros() -> Iterator[Finding]:
+    """
+    Check that a node can start, and the settings that keep nodes from seeing each other.
+
+    In an interpreter of its own: a middleware that is missing ends the process that asks for it.
+    """
+    done = tried(NODE)
+    if done is None or done.returncode:
+        said = f'does not come back within {TRY_S:.0f} s' if done is None else last_words(done)
+        yield fail(f'no node can start here: {said}',
+                   'source the setup file of your ROS 2 install and use its Python; see that the '
+                   'middleware of RMW_IMPLEMENTATION is installed, ROS_DOMAIN_ID is 0 to 101, and '
+                   'ROS_LOG_DIR, or HOME, can be written to')
         return
+    rmw = done.stdout.split()[-1]
     asked = os.environ.get('RMW_IMPLEMENTATION', '')
     distro = os.environ.get('ROS_DISTRO', 'of unknown distribution')
     yield ok(f'ROS 2 {distro}, middleware {rmw}')
@@ -108,18 +132,15 @@ def check_ros() -> Iterator[Finding]:
 def check_conversions() -> Iterator[Finding]:
     """Convert an image there and back in an interpreter of its own: a misfit may crash it."""
     versions = ', '.join(f'{name} {_version_of(name)}' for name in ('numpy', 'cv2'))
-    try:
-        done = subprocess.run([sys.executable, '-c', CONVERSION], capture_output=True, text=True,
-                              timeout=TRY_S, check=False)
-    except subprocess.TimeoutExpired:
+    done = tried(CONVERSION)
+    if done is None:
         yield fail(f'cv_bridge does not come back within {TRY_S:.0f} s ({versions})',
                    'import cv_bridge by hand and look where it hangs')
         return
     if done.returncode == 0:
         yield ok(f'cv_bridge converts images ({versions})')
         return
-    said = (done.stderr.strip().splitlines() or [f'it ended with {done.returncode}'])[-1]
-    yield fail(f'cv_bridge does not work ({versions}): {said}',
+    yield fail(f'cv_bridge does not work ({versions}): {last_words(done)}',
                "a cv_bridge of a ROS install goes with that install's own NumPy and OpenCV: "
                'uninstall those that pip laid over them')
 

@@ -162,7 +162,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--window', type=up_to(600), default=8.0, metavar='S')
     parser.add_argument('--rounds', type=at_least(1), default=3)
     options = parser.parse_args(args)
-    stay_on_this_machine()
+    stay_on_this_machine(Path(tempfile.gettempdir()) / 'depthvlm_question_load')
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     from depthvlm_ros.nodes.load_rig import Rig, spun  # rclpy: after the environment

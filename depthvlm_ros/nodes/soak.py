@@ -250,12 +250,12 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--counted', type=up_to(3600), default=COUNTED_S, metavar='S',
                         help='how long the counted part of each round is')
     options = parser.parse_args(args)
-    stay_on_this_machine()
-    from depthvlm_ros.nodes.load_rig import spun  # rclpy: after the environment
-    from depthvlm_ros.nodes.soak_rig import Robot
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix='depthvlm_soak_') as folder:
+        stay_on_this_machine(Path(folder))
+        from depthvlm_ros.nodes.load_rig import spun  # rclpy: after the environment
+        from depthvlm_ros.nodes.soak_rig import Robot
         node = NodeProcess(DEPTH_MODULE, {
             'model': options.model, 'device': options.device, 'autostart': True,
             'cloud_stride': 4, **RELIABLE_INPUT, **DEEP}, Path(folder) / 'depth_node.log')

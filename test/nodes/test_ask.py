@@ -216,6 +216,12 @@ def test_an_executor_that_does_not_come_around_is_told(actor, planner, client, m
     executor.shutdown()
 
 
+def test_a_client_can_be_destroyed_twice(planner):
+    client = SpatialClient(planner)
+    client.destroy()
+    client.destroy()
+
+
 def test_words_come_as_they_grow(actor, planner, client):
     actor.word_s = 0.1
     heard = []

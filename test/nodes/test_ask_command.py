@@ -74,6 +74,14 @@ def test_nobody_is_2_and_said_in_one_line():
     assert '/nowhere/depthvlm/spatial_query' in errors
 
 
+@pytest.mark.parametrize('words', [['--bogus'], ['-r', '__ns:=bad-ns']])
+def test_wrong_ros_arguments_are_2_and_named(words):
+    code, output, errors = run('a', '--wait', '0.5', '--ros-args', *words)
+    assert (code, output) == (2, '')
+    last = errors.splitlines()[-1]      # rcl may have said something before
+    assert last.startswith('ask: ') and words[-1].rpartition('=')[2] in last
+
+
 def test_ros_arguments_go_through(actor):
     code, output, _ = run('a', '--wait', '30', '--node', 'eyes', '--ros-args',
                           '-r', 'eyes/spatial_query:=/depthvlm/spatial_query')

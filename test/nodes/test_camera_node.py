@@ -239,6 +239,13 @@ def test_a_process_that_cannot_start_says_so_in_one_line(parameters, words):
     assert words in output
 
 
+def test_wrong_ros_arguments_are_named():
+    code, output = end_of(start('rate:=1.0', '--bogus'))
+    assert code == 1
+    last = output.strip().splitlines()[-1]      # rcl may have said something before
+    assert last.startswith('camera: ') and '--bogus' in last
+
+
 def test_a_process_ends_well_when_interrupted():
     process = start('width:=64', 'height:=48', 'rate:=20.0')
     line = process.stdout.readline()

@@ -150,8 +150,19 @@ def test_without_ros_it_says_so(tmp_path):
     done = run_doctor('--model', 'nano', PYTHONPATH=f'{tmp_path}{os.pathsep}'
                       f'{os.environ.get("PYTHONPATH", "")}')
     assert done.returncode == 1
-    assert 'rclpy does not load: ImportError: librcl.so: not found' in done.stdout
+    assert 'no node can start here: ImportError: librcl.so: not found' in done.stdout
     assert 'the model nano is whole' in done.stdout     # and it went on
+
+
+@pytest.mark.parametrize(('name', 'value'), [
+    ('RMW_IMPLEMENTATION', 'rmw_of_nobody_cpp'), ('ROS_DOMAIN_ID', '999'),
+    ('ROS_LOG_DIR', '/proc/nowhere')])
+def test_settings_with_which_no_node_starts_are_no_ok(name, value):
+    done = run_doctor('--model', 'nano', '--camera', **{name: value})
+    assert done.returncode == 1
+    assert 'no node can start here' in done.stdout and name in done.stdout
+    assert 'the camera was not listened to' in done.stdout
+    assert done.stdout.splitlines()[-1].endswith(' warnings')
 
 
 @pytest.mark.parametrize(('arguments', 'said'), [

@@ -159,6 +159,7 @@ def test_a_camera_at_rest_and_its_default_view():
     ({'fx': math.nan}, 'fx is nan'),
     ({'fy': 500.0}, 'wanted fx too'),
     ({'fx': 500.0, 'calibration_file': 'camera.yaml'}, 'wanted one of them'),
+    ({'cx': 10.0, 'calibration_file': 'camera.yaml'}, 'wanted one or the other'),
 ])
 def test_numbers_that_make_no_camera(numbers, words):
     with pytest.raises(ValueError, match=words):
@@ -172,6 +173,7 @@ def test_a_photo_of_an_unknown_camera_is_refused_with_what_to_give(photo):
 
 @pytest.mark.parametrize('name, content, words', [
     ('missing.jpg', None, r'missing\.jpg.* does not exist'),
+    ('n' * 300 + '.jpg', None, 'cannot be looked for: .*too long|does not exist'),
     ('broken.jpg', b'\xff\xd8\xff\xe0 no jpeg', r'broken\.jpg is no photo'),
     ('empty.png', b'', r'empty\.png is no photo'),
     ('broken.mp4', b'no video', r'broken\.mp4 is no video'),

@@ -47,7 +47,7 @@ def parsed(args: list[str] | None) -> argparse.Namespace:
 def main(args: list[str] | None = None) -> int:
     """Run the demo and return the exit code: 0, 1 where it failed, 2 where asked wrongly."""
     options = parsed(args)
-    stay_on_this_machine()
+    stay_on_this_machine(options.out / 'logs')
     # Clean up as after Ctrl-C, which a script's background job would be deaf to.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

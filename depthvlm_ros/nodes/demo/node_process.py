@@ -99,8 +99,13 @@ def free_domain() -> int:
     return 1 + first
 
 
-def stay_on_this_machine():
-    """Keep this process's ROS 2 traffic to itself; children inherit that."""
+def stay_on_this_machine(logs: Path):
+    """
+    Keep this process's ROS 2 traffic to itself; children inherit that.
+
+    :param logs: folder of the logs of ROS 2, which would stand in the home otherwise.
+    """
+    os.environ.setdefault('ROS_LOG_DIR', str(logs))
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     if os.environ.get('ROS_DISTRO') == 'humble':
         os.environ['ROS_LOCALHOST_ONLY'] = '1'

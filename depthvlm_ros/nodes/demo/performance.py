@@ -92,7 +92,10 @@ class Performance:
     def run(self):
         """Start the nodes, watch them, ask, leave the files; the nodes end whatever happens."""
         out = self._options.out
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DemoError(f'--out {out} cannot be made: {error}', exit_code=2) from error
         with ExitStack() as stack:
             self._spectator = stack.enter_context(spectating())
             self._nodes = [stack.enter_context(running(node)) for node in self._start_nodes(out)]
@@ -110,7 +113,7 @@ class Performance:
         """Return the camera node's parameters, and the camera that they mean."""
         options = self._options
         if options.image:
-            numbers = CameraNumbers(fx=options.fx, calibration_file=options.info)
+            numbers = numbers_of(options.fx, options.info)
             source, size = photo_source(options.image, numbers)
             parameters = {'source': options.image, 'fx': options.fx,
                           'calibration_file': options.info, 'height': size[0], 'width': size[1]}
@@ -282,6 +285,18 @@ def running(node: NodeProcess):
         yield node
     finally:
         node.stop()
+
+
+def numbers_of(fx: float, calibration_file: str) -> CameraNumbers:
+    """
+    Return what a person says of their camera.
+
+    :raises DemoError: numbers of no camera.
+    """
+    try:
+        return CameraNumbers(fx=fx, calibration_file=calibration_file)
+    except ValueError as error:
+        raise DemoError(str(error), exit_code=2) from error
 
 
 def opened(path: str, numbers: CameraNumbers, **kwargs) -> ImageSource:
