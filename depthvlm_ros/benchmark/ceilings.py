@@ -52,7 +52,7 @@ def measure_ceilings(device, dtype):
     return {'flops': flops, 'bytes_s': bytes_s}
 
 
-def attention_flops(query, key, value, *_, out_shape=None, **__):
+def attention_flops(query, key, value, *_, **__):
     """
     Return the operations of one attention, its shapes given as (B, heads, S, width).
 

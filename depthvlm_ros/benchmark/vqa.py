@@ -17,6 +17,7 @@ import sys
 from depthvlm_ros.benchmark.annotations import (
     check_text,
     enumerate_json_lines,
+    parse_positive,
     read_rgb,
     read_utf8,
     RecordError,
@@ -31,7 +32,6 @@ from depthvlm_ros.options import at_least
 from tqdm import tqdm
 
 ARTICLES = {'a', 'an', 'the'}
-MOST_FX_PX = 1e9
 # The choice A, and no article: where it ends a part of the sentence, or stands behind what it is.
 OPTION_A = re.compile(r'\bA(?=\s*(?:[.,:;)!?]|$))|\b(?i:option|answer|choice)(?: is)?:? \(?A\b')
 THOUSANDS = re.compile(r'(?<![\d.,\[(])\d{1,3}(?:,\d{3})+(?![\d,\])])')      # 1,000 and no place
@@ -87,8 +87,9 @@ def read_questions(path):
         kind, fx_px = fields.get('kind') or '', fields.get('fx')
         if not isinstance(kind, str) or kind == ALL:
             raise ValueError(f'{where}: kind is {kind!r}, wanted a word other than {ALL!r}')
-        if not (fx_px is None or isinstance(fx_px, int | float) and 0 < fx_px < MOST_FX_PX):
-            raise ValueError(f'{where}: fx is {fx_px!r}, wanted pixels above 0')
+        if not isinstance(fx_px, int | float | None):
+            raise ValueError(f'{where}: fx is {fx_px!r}, wanted a number above 0')
+        parse_positive(fx_px, 'fx', where)
         asked.append(fields)
     if not asked:
         raise ValueError(f'{path}: holds no question, wanted one at least')

@@ -142,16 +142,15 @@ def figures(alone: list, answering: list) -> dict:
 
 
 @contextmanager
-def depth_node(model: str, device: str):
+def depth_node(model: str, device: str, logs: Path):
     """Give a depth node's process, which ends whatever happens."""
-    with tempfile.TemporaryDirectory(prefix='question_load_') as folder:
-        node = NodeProcess(
-            DEPTH_MODULE, {'model': model, 'device': device, 'autostart': True,
-                           **RELIABLE_INPUT}, Path(folder) / 'depth_node.log')
-        try:
-            yield node
-        finally:
-            node.stop()
+    node = NodeProcess(
+        DEPTH_MODULE, {'model': model, 'device': device, 'autostart': True, **RELIABLE_INPUT},
+        logs / 'depth_node.log')
+    try:
+        yield node
+    finally:
+        node.stop()
 
 
 def main(args: list[str] | None = None) -> int:
@@ -162,13 +161,15 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--window', type=up_to(600), default=8.0, metavar='S')
     parser.add_argument('--rounds', type=at_least(1), default=3)
     options = parser.parse_args(args)
-    stay_on_this_machine(Path(tempfile.gettempdir()) / 'depthvlm_question_load')
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    from depthvlm_ros.nodes.load_rig import Rig, spun  # rclpy: after the environment
     try:
-        with depth_node(options.model, options.device) as node, spun(Rig) as rig:
-            result = Experiment(rig, node, options.window).run(options.rounds)
+        with tempfile.TemporaryDirectory(prefix='question_load_') as folder:
+            stay_on_this_machine(Path(folder))
+            from depthvlm_ros.nodes.load_rig import Rig, spun  # rclpy: after the environment
+            with depth_node(options.model, options.device, Path(folder)) as node, (
+                    spun(Rig)) as rig:
+                result = Experiment(rig, node, options.window).run(options.rounds)
     except (ExperimentError, TimeoutError) as error:
         say(f'question_load: {error}')
         return 1

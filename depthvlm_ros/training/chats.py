@@ -12,7 +12,7 @@ own.
 from dataclasses import dataclass
 from pathlib import Path
 
-from depthvlm_ros.benchmark.annotations import check_text, read_rgb, RecordError
+from depthvlm_ros.benchmark.annotations import check_text, parse_positive, read_rgb, RecordError
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.training.jsonlines import JsonLines
 from depthvlm_ros.training.samples import Sample
@@ -80,7 +80,7 @@ def read_chat(fields):
         raise ValueError(f'has the turns {[role for role, _ in spoken]}, '
                          'wanted user and assistant in turn')
     return Chat([(question, answer) for (_, question), (_, answer) in zip(asked, told)],
-                images[0] if images else '', fields.get('fx'))
+                images[0] if images else '', parse_positive(fields.get('fx'), 'fx', 'a chat'))
 
 
 def read_content(content):

@@ -28,6 +28,7 @@ def check_same_run(had, has):
     :raises ValueError: another stage, optimiser or model.
     """
     had, has = json.loads(had), json.loads(has)
+    # What a state of before does not tell cannot differ.
     differing = {name: f'{name} was {had.get(name)!r} and is {value!r}'
                  for name, value in has.items() if name in had and had[name] != value}
     fixed = [words for name, words in differing.items() if name in FIXED]

@@ -3,6 +3,7 @@
 import time
 
 from builtin_interfaces.msg import Time
+from depthvlm_ros import camera
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.geometry import organised_points
 from depthvlm_ros.model import Predictor
@@ -368,6 +369,32 @@ def test_what_is_under_way_while_time_jumps_back_is_not_published(make_depth_nod
         said = [status for array in robot.got['/diagnostics'] for status in array.status]
         return said and {pair.key: pair.value for pair in said[-1].values}['dropped'] == '1'
     assert robot.until(dropped)
+
+
+def test_an_image_counts_from_when_it_came_and_not_from_its_camera_info(
+        make_depth_node, make_robot):
+    node, robot = make_depth_node(sync='stamp'), make_robot()
+    activate(node, robot)
+    robot.publish(picture(), None, Time(sec=1))
+    time.sleep(1.0)
+    info = info_of()
+    info.header = Header(stamp=Time(sec=1), frame_id='camera_optical_frame')
+    robot.infos.publish(info)
+    assert robot.until(lambda: node.stream.first.newest is not None)
+    assert time.monotonic() - node.stream.first.newest.source.received_s > 0.9
+
+
+def test_cleanup_frees_the_maps_of_rectification(make_depth_node, make_robot):
+    info = info_of()
+    info.d = [-0.3, 0.1, 0.001, -0.001, 0.0]
+    node, robot = make_depth_node(), make_robot()
+    activate(node, robot)
+    robot.publish(picture(), info, Time(sec=1))
+    assert robot.until(lambda: robot.got[DEPTH])
+    assert camera._rectification.cache_info().currsize
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    assert not camera._rectification.cache_info().currsize
 
 
 def test_a_clock_that_becomes_another_drops_old_images(make_depth_node, make_robot):

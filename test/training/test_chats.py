@@ -70,6 +70,8 @@ def test_an_image_that_is_named_twice_is_one():
                        ('assistant', 'B'))}, "has the part {'type': 'image_url'"),
     ({'messages': said(('user', [{'type': 'image', 'url': 'a.png'}]), ('assistant', 'B'))},
      "wanted text, or an image by its path in 'image'"),
+    ({'messages': said(('user', 'A'), ('assistant', 'B')), 'fx': 10**400}, 'a chat: fx is 1000'),
+    ({'messages': said(('user', 'A'), ('assistant', 'B')), 'fx': -1}, 'a chat: fx is -1, wanted'),
     ({'messages': said(('user', 'A'), ('assistant', ' '))}, "assistant says ' ' and shows"),
     ({'messages': said(('user', 'A'), ('assistant', [{'type': 'image', 'image': 'a.png'}]))},
      r"assistant says '' and shows \['a.png'\], wanted words alone"),
