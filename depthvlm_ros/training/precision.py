@@ -7,7 +7,7 @@ import logging
 import torch
 from torch.overrides import TorchFunctionMode
 
-# x86 processors on which torch goes through bfloat16 products number by number.
+# On these torch goes through bfloat16 products number by number.
 WITHOUT_BF16 = ('DEFAULT', 'AVX2')
 
 
@@ -15,15 +15,19 @@ def multiplies_bf16(device):
     """
     Tell whether a device has instructions for bfloat16 products.
 
-    On a CPU it goes by the instructions that torch itself uses there (ATEN_CPU_CAPABILITY counts);
-    many desktop and laptop processors end at AVX2.
+    On a CPU it goes by the instructions that torch itself uses there (ATEN_CPU_CAPABILITY counts):
+    many desktop and laptop processors end at AVX2, and AVX-512 had none for bfloat16 at first, nor
+    has it in some virtual machines (a torch without `torch.cpu.get_capabilities` cannot tell).
 
     :param device: torch.device.
     """
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == 'cpu':
-        return torch.backends.cpu.get_cpu_capability() not in WITHOUT_BF16
+        if torch.backends.cpu.get_cpu_capability() in WITHOUT_BF16:
+            return False
+        tell = getattr(torch.cpu, 'get_capabilities', dict)
+        return tell().get('avx512_bf16', True)      # no such key: no x86
     return True
 
 

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a run that is told to end, as by Ctrl-C or a cluster that takes it off, loses no step."""
 
+import atexit
+import multiprocessing
 import signal
 import threading
 
@@ -55,7 +57,24 @@ def ignore_signals(_worker):
     Leave the signals to the process that trains.
 
     Ctrl-C goes to the whole group of processes, and so does the SIGTERM of torch's launcher and of
-    many a cluster. Who reads and renders ends when the process that trains does.
+    many a cluster. Who reads and renders ends when the process that trains does: that one must have
+    called `end_readers_at_exit`.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_readers_at_exit():
+    """
+    Have this process, when it ends, kill the readers that are left, as after an error.
+
+    multiprocessing sends them SIGTERM then, which they ignore, and waits for them without an end.
+    """
+    atexit.unregister(_kill_readers)
+    atexit.register(_kill_readers)
+
+
+def _kill_readers():
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

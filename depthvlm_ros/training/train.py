@@ -46,7 +46,7 @@ from depthvlm_ros.training.state import (
     save_checkpoint,
     save_state,
 )
-from depthvlm_ros.training.stopping import ignore_signals, Stopping
+from depthvlm_ros.training.stopping import end_readers_at_exit, ignore_signals, Stopping
 from depthvlm_ros.training.vision import encode
 from safetensors import SafetensorError
 import torch
@@ -297,6 +297,7 @@ def open_loader(mixture, encoder, training, accelerator, steps, workers):
     """Return the loader of this process's batches."""
     positions = step_batches(steps, training, accelerator.process_index,
                              accelerator.num_processes)
+    end_readers_at_exit()
     return DataLoader(mixture, batch_sampler=positions, num_workers=workers,
                       collate_fn=encoder.collate, worker_init_fn=ignore_signals,
                       prefetch_factor=4 if workers else None,

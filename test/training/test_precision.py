@@ -23,17 +23,27 @@ with_muon = pytest.mark.skipif(not hasattr(torch.optim, 'Muon'),
 @pytest.fixture
 def capability(monkeypatch):
     """Return a function that says which instructions torch uses."""
-    def use(name):
+    def use(name, **features):
         monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: name)
+        monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: features, raising=False)
     return use
 
 
-@pytest.mark.parametrize('name,precision', [
-    ('AVX2', 'float32'), ('DEFAULT', 'float32'), ('AVX512', 'bf16'), ('SVE256', 'bf16')])
-def test_auto_is_what_the_processor_multiplies(capability, name, precision, caplog):
-    capability(name)
+@pytest.mark.parametrize('name,features,precision', [
+    ('AVX2', {'avx512_bf16': False}, 'float32'), ('DEFAULT', {}, 'float32'),
+    ('AVX2', {'avx512_bf16': True}, 'float32'),     # ATEN_CPU_CAPABILITY
+    ('AVX512', {'avx512_bf16': True}, 'bf16'), ('AVX512', {'avx512_bf16': False}, 'float32'),
+    ('SVE256', {'bf16': True}, 'bf16')])
+def test_auto_is_what_the_processor_multiplies(capability, name, features, precision, caplog):
+    capability(name, **features)
     assert precision_on(CPU, 'auto') == precision
     assert not caplog.text
+
+
+def test_a_torch_that_cannot_tell_is_believed_of_avx512(capability, monkeypatch):
+    capability('AVX512')
+    monkeypatch.delattr(torch.cpu, 'get_capabilities')
+    assert precision_on(CPU, 'auto') == 'bf16'
 
 
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ('AVX2', 'AVX512'),

@@ -121,6 +121,29 @@ def test_a_signal_to_all_processes_loses_no_step(staged, exported, tmp_path, pro
     assert int(state.name.partition('-')[2]) >= 1
 
 
+def test_a_run_that_an_error_ends_leaves_no_process_behind(staged, exported, tmp_path):
+    """Its traceback keeps the loader, and so the process that reads, until the very end."""
+    config = write_config(tmp_path / 'x.yaml', staged[1], batch_size=1)
+    broken = ('from depthvlm_ros.training import train\n'
+              'def fail(*_):\n    raise LookupError("what nobody expected")\n'
+              'train.train_step = fail\n'
+              'train.main()\n')
+    arguments = command(config, tmp_path / 'out', exported, 1, '--workers', '1')
+    process = subprocess.Popen(
+        list(map(str, [sys.executable, '-c', broken, *arguments[3:]])), cwd=SOURCE,
+        env=environment(), start_new_session=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True)
+    try:
+        _, said = process.communicate(timeout=PATIENCE_S / 4)
+        assert process.returncode == 1
+        assert 'what nobody expected' in said
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_exactly(staged, exported, tmp_path):
     config = write_config(tmp_path / 'x.yaml', staged[1], batch_size=1, steps=14)
