@@ -75,7 +75,7 @@ def main(args: list[str] | None = None) -> int:
             options.model, device=options.device, dtype=options.dtype)
     except ValueError as error:
         sys.stderr.write(f'{error}\n')
-        return 1
+        return 2
     print('cameras   together   apart (images/s)   ratio   depth differs by')
     rows = []
     for count in options.counts:
@@ -83,7 +83,7 @@ def main(args: list[str] | None = None) -> int:
             together_s, apart_s, off = time_ways(predictor, count, options.repeats)
         except RuntimeError as error:
             sys.stderr.write(f'{error}\n')
-            return 1
+            return 2
         hz = [count / float(np.median(spent)) for spent in (together_s, apart_s)]
         rows.append({'cameras': count, 'together_hz': hz[0], 'apart_hz': hz[1],
                      'ratio': hz[0] / hz[1], 'largest_difference': off})

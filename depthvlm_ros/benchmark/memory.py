@@ -328,14 +328,14 @@ def parsed(args):
 
 
 def main(args=None):
-    """Parse the command line, compute, measure, print; 1 where a model cannot be had."""
+    """Parse the command line, compute, measure, print; 2 where a model cannot be had."""
     options = parsed(args)
     try:
         needs = compute(options.models, options.tokens)
         measured = [measure(name, options.device, options.dtype) for name in options.measure]
     except ValueError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2
     device = measured[0]['device'] if measured else 'meta'
     result = {**provenance(device), 'reserve_gib': RESERVE_GIB, 'needs': needs,
               'measured': measured}

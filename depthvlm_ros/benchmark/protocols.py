@@ -287,13 +287,13 @@ def parsed(args):
 
 
 def main(args=None):
-    """Parse the command line, measure, print; 1 where the model cannot be had."""
+    """Parse the command line, measure, print; 2 where the model cannot be had."""
     options = parsed(args)
     try:
         predictor = predictor_of(options.model, options.device, options.dtype)
     except ValueError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2
     result = {'model': options.model, 'threads': torch.get_num_threads(),
               **provenance(predictor.device, predictor.model.dtype),
               **measure_protocols(predictor, options.pixels, options.rooms, *options.grid)}

@@ -106,7 +106,7 @@ def print_table(result):
 
 
 def main(args=None):
-    """Parse the command line, measure, print; 1 where the model or torchao cannot be had."""
+    """Parse the command line, measure, print; 2 where the model or torchao cannot be had."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--model', default='nano',
                         help="'nano', a folder, a hub id, or '4b' or '8b' for random weights")
@@ -128,7 +128,7 @@ def main(args=None):
         figures = measure_quantisation(load, draw_rooms(options.rooms), options.kinds)
     except ValueError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2
     result = {'model': options.model, 'rooms': options.rooms, **where, 'weights': figures}
     print_table(result)
     print(json_line(result))

@@ -117,14 +117,14 @@ def parsed(args):
 
 
 def main(args=None):
-    """Parse the command line, measure, print; 1 without a model or the half with ROS 2."""
+    """Parse the command line, measure, print; 2 without a model, 1 without the half with ROS 2."""
     options = parsed(args)
     try:
         predictor = Predictor.from_pretrained(
             options.model, device=options.device, dtype=options.dtype)
     except ValueError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2
     result = {'model': options.model, 'dtype': options.dtype,
               'threads': torch.get_num_threads(), **provenance(predictor.device),
               **measure_one_prefill(predictor, options.questions, options.rounds)}

@@ -24,12 +24,12 @@ def test_images_that_do_not_go_together_are_no_figure(capsys, monkeypatch):
         predictor.batches = False       # as after a pass that there was no memory for
         return predictor
     monkeypatch.setattr(cameras.Predictor, 'from_pretrained', load_alone)
-    assert cameras.main(['--device', 'cpu', '--counts', '2', '--repeats', '1']) == 1
+    assert cameras.main(['--device', 'cpu', '--counts', '2', '--repeats', '1']) == 2
     assert '2 images do not go through the model together' in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_is_said(capsys):
-    assert cameras.main(['--model', '/nowhere']) == 1
+    assert cameras.main(['--model', '/nowhere']) == 2
     assert '/nowhere' in capsys.readouterr().err
 
 

@@ -108,7 +108,7 @@ def test_random_weights_are_the_same_each_time_and_see_something(predictor, rgb)
 
 
 def test_a_model_that_is_not_there_is_said(capsys):
-    assert latency.main(['--model', '/nowhere']) == 1
+    assert latency.main(['--model', '/nowhere']) == 2
     assert '/nowhere' in capsys.readouterr().err
 
 

@@ -125,7 +125,7 @@ def test_the_last_line_is_json_with_every_figure(tiny_checkpoint, capsys):
 
 
 def test_a_model_that_is_not_there_is_told(tmp_path, capsys):
-    assert memory.main(['--models', str(tmp_path / 'nothing'), '--measure']) == 1
+    assert memory.main(['--models', str(tmp_path / 'nothing'), '--measure']) == 2
     assert 'no such folder' in capsys.readouterr().err
 
 

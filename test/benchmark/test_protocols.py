@@ -105,7 +105,7 @@ def test_the_last_line_is_json_with_every_figure(tiny_checkpoint, capsys, monkey
 
 
 def test_a_model_that_is_not_there_is_told(tmp_path, capsys):
-    assert protocols.main(['--model', str(tmp_path / 'nothing')]) == 1
+    assert protocols.main(['--model', str(tmp_path / 'nothing')]) == 2
     assert 'no such folder' in capsys.readouterr().err
 
 

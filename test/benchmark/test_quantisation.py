@@ -19,7 +19,7 @@ def test_depth_maps_are_compared_image_by_image():
 
 def test_without_torchao_it_is_said_what_to_install(tiny_checkpoint, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'torchao', None)
-    assert quantisation.main(['--model', str(tiny_checkpoint), '--device', 'cpu']) == 1
+    assert quantisation.main(['--model', str(tiny_checkpoint), '--device', 'cpu']) == 2
     assert 'pip install torchao' in capsys.readouterr().err
 
 

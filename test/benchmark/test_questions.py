@@ -73,7 +73,7 @@ def without_ros(monkeypatch):
 
 
 def test_a_model_that_is_not_there_is_said(capsys):
-    assert questions.main(['--model', '/nowhere']) == 1
+    assert questions.main(['--model', '/nowhere']) == 2
     assert '/nowhere' in capsys.readouterr().err
 
 
