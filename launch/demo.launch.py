@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A camera that walks through a synthetic room, and the depth node with the embedded model."""
 
+import shlex
+
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, ThisLaunchFileDir
 from launch_ros.actions import Node
@@ -23,16 +25,21 @@ ARGUMENTS = [
 PASSED_ON = ['model', 'device', 'namespace', 'rviz', 'record', 'python']
 
 
-def generate_launch_description():
-    """Return the two nodes."""
-    camera = Node(
+def camera(context):
+    """Return the node that plays a room as a camera."""
+    python = LaunchConfiguration('python').perform(context)
+    return [Node(
         package='depthvlm_ros', executable='camera_node', name='camera',
-        namespace=LaunchConfiguration('namespace'), prefix=LaunchConfiguration('python'),
-        output='screen', emulate_tty=True,
+        namespace=LaunchConfiguration('namespace'),
+        prefix=shlex.quote(python) if python else None, output='screen', emulate_tty=True,
         parameters=[{
             'source': 'synthetic', 'moving': True,
             'seed': ParameterValue(LaunchConfiguration('seed'), value_type=int),
-            'rate': ParameterValue(LaunchConfiguration('rate'), value_type=float)}])
+            'rate': ParameterValue(LaunchConfiguration('rate'), value_type=float)}])]
+
+
+def generate_launch_description():
+    """Return the two nodes."""
     depth = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(
             PathJoinSubstitution([ThisLaunchFileDir(), 'depth.launch.py'])),
@@ -44,4 +51,4 @@ def generate_launch_description():
     return LaunchDescription([
         *[DeclareLaunchArgument(name, default_value=default, description=description)
           for name, default, description in ARGUMENTS],
-        camera, depth])
+        OpaqueFunction(function=camera), depth])

@@ -55,8 +55,8 @@ def start(name, *arguments, **options):
                             **options)
 
 
-def started(tmp_path, **arguments):
-    """Return the command lines that depth.launch.py starts; `echo` stands in for the programs."""
+def started(tmp_path, name='depth.launch.py', **arguments):
+    """Return the command lines that a file starts; `echo` stands in for the programs."""
     programs = tmp_path / 'ros2', tmp_path / 'lib' / 'rviz2' / 'rviz2'
     for program in programs:
         echoing(program)
@@ -64,7 +64,7 @@ def started(tmp_path, **arguments):
     packages.mkdir(parents=True, exist_ok=True)
     (packages / 'rviz2').touch()
     arguments = {'python': '/bin/echo'} | arguments
-    process = start('depth.launch.py', *(f'{k}:={v}' for k, v in arguments.items()),
+    process = start(name, *(f'{k}:={v}' for k, v in arguments.items()),
                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                     env=os.environ | {
                         'PATH': f'{tmp_path}:{os.environ["PATH"]}',
@@ -271,6 +271,16 @@ def test_a_switch_is_told_apart_from_other_words(name):
     output = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode != 0
     assert f"{name} is 'maybe', wanted true or false" in output
+
+
+@pytest.mark.parametrize(('name', 'nodes'), [
+    ('depth.launch.py', {'depth_node'}), ('demo.launch.py', {'camera_node', 'depth_node'})])
+def test_an_interpreter_whose_path_has_a_space(tmp_path, name, nodes):
+    needs_the_installed_package()
+    python = tmp_path / 'my venv' / 'echo'
+    python.parent.mkdir()
+    python.symlink_to('/bin/echo')
+    assert set(started(tmp_path, name, python=python)) == nodes
 
 
 @pytest.mark.slow
