@@ -74,7 +74,7 @@ def ros():
     rclpy.try_shutdown(context=context)
 
 
-def wait_until(condition, timeout_s=10.0):
+def wait_until(condition, timeout_s=60.0):
     """Return whether a condition came true in time."""
     until_s = time.monotonic() + timeout_s
     while time.monotonic() < until_s:
@@ -139,6 +139,29 @@ def slow_down():
         model.model.visual.register_forward_hook(lambda *_: time.sleep(pass_s))
         model.lm_head.register_forward_hook(lambda *_: time.sleep(token_s))
     return slow
+
+
+@pytest.fixture
+def hold():
+    """
+    Return a function that holds passes, or tokens, until the event that it returns is set.
+
+    Named behind `active`, it lets go before the node is shut down.
+    """
+    gates = []
+
+    def hold(node, what='pass', after=0):
+        gate, calls, model = threading.Event(), itertools.count(), node._predictor.model
+
+        def wait(*_):
+            if next(calls) >= after:
+                gate.wait(60.0)
+        (model.model.visual if what == 'pass' else model.lm_head).register_forward_hook(wait)
+        gates.append(gate)
+        return gate
+    yield hold
+    for gate in gates:
+        gate.set()
 
 
 @pytest.fixture
@@ -209,7 +232,7 @@ def make_action_client(ros):
             client = ActionClient(node, AnswerQuery, 'depthvlm/answer')
             stack.callback(client.destroy)
             stack.enter_context(spinning(node, threads=2))
-            assert client.wait_for_server(20.0)
+            assert client.wait_for_server(60.0)
             return client
         yield make
 
@@ -272,7 +295,7 @@ class Robot:
         self.node.create_subscription(kind, topic, self.got[topic].append, 50)
 
     @staticmethod
-    def until(condition, timeout_s=10.0):
+    def until(condition, timeout_s=60.0):
         """Return whether a condition came true in time."""
         return wait_until(condition, timeout_s)
 
@@ -309,10 +332,10 @@ class Robot:
         return self.call(SpatialQuery, 'depthvlm/spatial_query',
                          SpatialQuery.Request(question=question, **fields))
 
-    def call(self, kind, name, request, timeout_s=20.0):
+    def call(self, kind, name, request, timeout_s=60.0):
         """Call a service and return its response."""
         client = self.node.create_client(kind, name)
-        assert client.wait_for_service(10.0), f'no service {name}'
+        assert client.wait_for_service(60.0), f'no service {name}'
         future = client.call_async(request)
         assert wait_until(future.done, timeout_s), f'{name} did not answer'
         self.node.destroy_client(client)
