@@ -23,6 +23,7 @@ from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.readers import CorrectReader, FIGURES, PROTOCOLS, ReleasedReader
 from depthvlm_ros.benchmark.results import key_of, print_table, Results, sha256_of, summarise
 from depthvlm_ros.options import at_least
+from depthvlm_ros.processes import end_with_parent
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -59,8 +60,9 @@ def as_it_is(item):
     return item
 
 
-def use_one_thread(_worker):
-    """Keep a decoding process to one processor."""
+def begin_reader(_worker):
+    """Keep a decoding process to one processor, and have it end with this one."""
+    end_with_parent()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
@@ -78,7 +80,7 @@ def measure(predictor, reader, jobs, results, workers=2, show_progress=True):
     left = [job for job in jobs if not results.is_done(key_of(job[0]))]
     # Spawned, since a forked process inherits the locks of OpenCV's and torch's threads, held.
     loader = DataLoader(Samples(left, reader), batch_size=None, num_workers=workers,
-                        collate_fn=as_it_is, worker_init_fn=use_one_thread,
+                        collate_fn=as_it_is, worker_init_fn=begin_reader,
                         multiprocessing_context='spawn' if workers else None)
     bar = tqdm(loader, initial=len(jobs) - len(left), total=len(jobs), unit='image',
                mininterval=1, disable=not show_progress)
@@ -259,9 +261,9 @@ def main(args=None):
     print(f"{summary['model']}, {summary['protocol']}, {summary['reader']}")
     print_table(summary, names)
     line = json_line(summary)
+    print(line)
     if options.out:
         Path(f'{options.out}.summary.json').write_text(line + '\n', encoding='utf-8')
-    print(line)
     return 0 if any(values['images'] for values in summary['datasets'].values()) else 1
 
 

@@ -284,10 +284,10 @@ def main(args=None):
     result |= measure(predictor, options)
     print_table(result)
     line = json_line(result)
+    print(line)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(line + '\n', encoding='utf-8')
-    print(line)
     return 0
 
 

@@ -18,6 +18,7 @@ from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.options import at_least
+from depthvlm_ros.processes import end_with_parent
 from depthvlm_ros.synthetic import draw_camera, judge, Scene
 from depthvlm_ros.synthetic.walk import PERIOD_S
 from depthvlm_ros.synthetic.wording import KINDS
@@ -109,6 +110,7 @@ def measure_in_processes(model, workers, seeds, compute_distances=False, loading
 
 
 def _begin_worker(model, compute_distances, loading):
+    end_with_parent()
     torch.set_num_threads(1)
     _worker['compute_distances'] = compute_distances
     _worker['predictor'] = Predictor.from_pretrained(model, device='cpu', **loading.as_dict())

@@ -207,6 +207,9 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('\nask: interrupted', file=sys.stderr)
         return 130
+    except BrokenPipeError:     # who read the words has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
     finally:
         if client is not None:
             client.destroy()

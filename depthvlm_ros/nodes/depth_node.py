@@ -79,6 +79,7 @@ class DepthNode(LifecycleNode):
         self._predictor = None
         self._model_thread = ModelThread()
         self._hangs = False
+        self.abandoned = False      # whether a thread was ever left behind in the model
         self._questions = Questions(self)
         self._answering = Answering(self, self._questions)
         Measuring(self, self._questions)
@@ -232,7 +233,7 @@ class DepthNode(LifecycleNode):
             return True
         ended = stream.stop(timeout_s)
         if not ended:   # what hangs keeps its thread, should it ever come back
-            self._hangs = True
+            self._hangs = self.abandoned = True
             self._model_thread.run(None)
             self._model_thread = ModelThread()
         self._questions.waiting.until_none(ANSWERS_S)
@@ -324,6 +325,9 @@ def main(args=None) -> None:
     spinning.join(1.0)
     node.destroy_node()
     rclpy.try_shutdown()
+    if node.abandoned:      # a thread in the model's code would abort the interpreter at its end
+        sys.stderr.flush()
+        os._exit(0)
 
 
 if __name__ == '__main__':

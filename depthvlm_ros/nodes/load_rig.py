@@ -78,9 +78,13 @@ class Asking:
             self._ask()
         self._first.wait(ENDING_S)
 
+    def ask_no_more(self) -> None:
+        """Leave it at the questions that are open."""
+        self._going = False
+
     def stop(self) -> None:
         """Ask no more, and wait until all answers are there."""
-        self._going = False
+        self.ask_no_more()
         self._none_open.wait(ENDING_S)
 
     def _ask(self) -> None:
@@ -177,11 +181,13 @@ class Rig(Node):
         first, begin_s = len(asking.tokens), time.monotonic()
         try:
             yield asking
-        finally:
-            self._tokens_watched += sum(asking.tokens[first:])
-            self._asking_s += time.monotonic() - begin_s
-            asking.stop()
-            self._answers += asking.tokens
+        except BaseException:   # an interrupt among them, which waits for no answers
+            asking.ask_no_more()
+            raise
+        self._tokens_watched += sum(asking.tokens[first:])
+        self._asking_s += time.monotonic() - begin_s
+        asking.stop()
+        self._answers += asking.tokens
 
     def answered(self) -> dict:
         """Return the figures of the answers."""

@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 PREFIX = 'state-'
+NEW_CHECKPOINT = 'checkpoint.new'
 STATE = re.compile(f'{PREFIX}[0-9]+')
 LEFT = re.compile(f'{PREFIX}[0-9]+([.]new)?')      # those that a run leaves behind
 METADATA = '.metadata'      # of dcp, which writes it last
@@ -103,6 +104,14 @@ def save_state(out, progress, learner, optimisers, accelerator):
     accelerator.wait_for_everyone()
 
 
+def discard_unfinished(out):
+    """Remove what a save that failed has left, which may fill a disk."""
+    shutil.rmtree(Path(out) / NEW_CHECKPOINT, ignore_errors=True)
+    for unfinished in Path(out).glob(f'{PREFIX}*.new'):
+        if LEFT.fullmatch(unfinished.name):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def load_progress(path):
     """
     Return a state's dict of PROGRESS.
@@ -171,7 +180,7 @@ def save_checkpoint(model, tokenizer, folder, dtype=torch.float16, weights=None)
     :param weights: the model's state dict; its own where left out.
     """
     folder = Path(folder)
-    new = folder / 'checkpoint.new'
+    new = folder / NEW_CHECKPOINT
     if new.exists():
         shutil.rmtree(new)
     new.mkdir(parents=True)

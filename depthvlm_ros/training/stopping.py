@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 import threading
 
+from depthvlm_ros.processes import end_with_parent
 import torch
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
@@ -52,14 +53,14 @@ class Stopping:
         return BY_SIGNAL + (self.number or signal.SIGTERM)
 
 
-def ignore_signals(_worker):
+def begin_reader(_worker):
     """
-    Leave the signals to the process that trains.
+    Leave the signals to the process that trains, and end with it.
 
     Ctrl-C goes to the whole group of processes, and so does the SIGTERM of torch's launcher and of
-    many a cluster. Who reads and renders ends when the process that trains does: that one must have
-    called `end_readers_at_exit`.
+    many a cluster. The process that trains must have called `end_readers_at_exit`.
     """
+    end_with_parent()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -75,6 +76,8 @@ def end_readers_at_exit():
 
 
 def _kill_readers():
+    # DataLoader's handler would raise in mid-loop that a reader was killed.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()

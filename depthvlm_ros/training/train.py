@@ -39,6 +39,7 @@ from depthvlm_ros.training.start import begin
 from depthvlm_ros.training.state import (
     check_free,
     claim,
+    discard_unfinished,
     gather_weights,
     latest_state,
     load_progress,
@@ -46,7 +47,7 @@ from depthvlm_ros.training.state import (
     save_checkpoint,
     save_state,
 )
-from depthvlm_ros.training.stopping import end_readers_at_exit, ignore_signals, Stopping
+from depthvlm_ros.training.stopping import begin_reader, end_readers_at_exit, Stopping
 from depthvlm_ros.training.vision import encode
 from safetensors import SafetensorError
 import torch
@@ -206,7 +207,11 @@ class Run:
                 save_checkpoint(model, self.tokenizer, self.out,
                                 getattr(torch, self.training.saved_dtype), weights)
             save_state(self.out, self.progress, self.learner, self.optimisers, self.accelerator)
-        except (SafetensorError, CheckpointException) as error:
+        except (OSError, SafetensorError, CheckpointException) as error:
+            if self.accelerator.is_main_process:
+                discard_unfinished(self.out)
+            if isinstance(error, OSError):
+                raise
             last = str(error).strip().splitlines()[-1]
             raise OSError(f'{self.out}: step {self.progress["step"]} could not be saved ({last}); '
                           'what was saved before is kept') from error
@@ -299,7 +304,7 @@ def open_loader(mixture, encoder, training, accelerator, steps, workers):
                              accelerator.num_processes)
     end_readers_at_exit()
     return DataLoader(mixture, batch_sampler=positions, num_workers=workers,
-                      collate_fn=encoder.collate, worker_init_fn=ignore_signals,
+                      collate_fn=encoder.collate, worker_init_fn=begin_reader,
                       prefetch_factor=4 if workers else None,
                       pin_memory=False)
 

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.ros
 REPOSITORY = Path(__file__).resolve().parents[2]
 CAMERA = Intrinsics(128, 96, 100.0, 105.0, 60.0, 50.0)
 DEPTH = 'depthvlm/depth/image'
+PATIENCE_S = 300.0
 PICTURE = np.zeros((96, 128, 3), np.uint8)
 
 
@@ -190,8 +191,8 @@ def test_parameters_that_cannot_change_now_are_refused_with_the_reason(make_dept
     assert refusal('max_tokens', 3) == ''
 
 
-def start(**values):
-    command = [sys.executable, '-m', 'depthvlm_ros.nodes.depth_node', '--ros-args']
+def start(*program, **values):
+    command = [sys.executable, *(program or ['-m', 'depthvlm_ros.nodes.depth_node']), '--ros-args']
     for name, value in values.items():
         command += ['-p', f'{name}:={value}']
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
@@ -216,7 +217,7 @@ def test_as_a_process_it_works_and_ends_with_0_on_a_signal(
     robot.subscribe(Image, DEPTH)
     process = start(model=checkpoint, device='cpu', autostart='true')
     try:
-        assert robot.until(robot.connected, 60.0)
+        assert robot.until(robot.connected, PATIENCE_S)
         sent = 0
 
         def answered():
@@ -224,11 +225,11 @@ def test_as_a_process_it_works_and_ends_with_0_on_a_signal(
             sent += 1
             publish(robot, sent)
             return robot.until(lambda: robot.got[DEPTH], 0.5)
-        assert robot.until(answered, 60.0)
+        assert robot.until(answered, PATIENCE_S)
         ended = ask_for_long(robot, make_action_client())
         publish(robot, 1000)    # so that it may be in the middle of a pass
         process.send_signal(number)
-        _, log = process.communicate(timeout=15)
+        _, log = process.communicate(timeout=PATIENCE_S)
         assert robot.until(ended.done), 'an open goal is told, too'
     finally:
         process.kill()
@@ -239,11 +240,54 @@ def test_as_a_process_it_works_and_ends_with_0_on_a_signal(
     assert 'Loading weights' not in log, 'no progress bar in a log'
 
 
+HANGING = """
+from depthvlm_ros import model
+from depthvlm_ros.nodes import depth_node
+import torch
+
+def hang(*_):
+    unit = torch.eye(400)
+    while True:
+        unit = unit @ unit
+
+class Hanging(model.Predictor):
+    @classmethod
+    def from_pretrained(cls, *arguments, **options):
+        predictor = super().from_pretrained(*arguments, **options)
+        predictor.model.model.visual.register_forward_pre_hook(hang)
+        return predictor
+
+model.Predictor = Hanging
+depth_node.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_process_whose_model_hung_ends_with_0_too(checkpoint, make_robot):
+    robot = make_robot()
+    robot.subscribe(Image, DEPTH)
+    robot.subscribe(DiagnosticArray, '/diagnostics')
+    process = start('-c', HANGING, model=checkpoint, device='cpu', autostart='true',
+                    hang_timeout=0.5)
+    try:
+        assert robot.until(robot.connected, PATIENCE_S)
+        robot.got['/diagnostics'].clear()
+        publish(robot, 1)
+        assert robot.until(lambda: any('hang_timeout' in message.status[0].message
+                                       for message in list(robot.got['/diagnostics'])), PATIENCE_S)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0, log
+
+
 @pytest.mark.parametrize(('name', 'value'), [('cloud_stride', 0), ('image_transport', 'pigeon')])
 def test_as_a_process_it_refuses_a_wrong_parameter_in_words(name, value):
     process = start(**{name: value})
     try:
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.communicate()

@@ -284,6 +284,7 @@ def test_a_disk_that_is_full_is_said_in_a_line(exact, tmp_path):
             run(exact, tmp_path, stop_at=1, **QUICK)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert not list(tmp_path.glob('*.new')), 'it would stay full'
 
 
 def test_a_gradient_that_is_not_finite_ends_it_with_what_to_do(staged, exported, tmp_path):

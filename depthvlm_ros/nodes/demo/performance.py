@@ -248,7 +248,8 @@ class Performance:
         rgb = resized(seen.images[stamp], depth_m.shape)
         captions = [f'{asked.question}  {one_line(asked.answer)}' for asked in self._asked]
         picture = depth_picture(rgb, depth_m, seen.truths.get(stamp), captions)
-        cv2.imwrite(str(out / 'depth.png'), picture)
+        if not cv2.imwrite(str(out / 'depth.png'), picture):
+            raise DemoError(f'{out / "depth.png"} could not be written')
         cloud = point_cloud2.read_points(seen.clouds[stamp], ('x', 'y', 'z', 'rgb'))
         points_m = np.stack([cloud['x'], cloud['y'], cloud['z']], axis=-1)
         count = write_ply(out / 'cloud.ply', points_m, unpack_rgb(cloud['rgb']))
