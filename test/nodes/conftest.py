@@ -386,8 +386,7 @@ class Actor(Node):
         for tokens, text in enumerate(self.words, 1):
             goal.publish_feedback(AnswerQuery.Feedback(text=text, tokens=tokens))
             result.answer, result.tokens = text, tokens
-            time.sleep(self.word_s)
-            if goal.is_cancel_requested:
+            if wait_until(lambda: goal.is_cancel_requested, self.word_s):
                 self.cancelled.set()
                 result.status, result.message = STATUS.CANCELLED, 'cancelled'
                 goal.canceled()

@@ -223,7 +223,7 @@ def test_a_client_can_be_destroyed_twice(planner):
 
 
 def test_words_come_as_they_grow(actor, planner, client):
-    actor.word_s = 0.1
+    actor.word_s = 0.5
     heard = []
     with spun(planner):
         result = client.answer('a', heard.append, pixels=[(3, 4)])
@@ -235,7 +235,7 @@ def test_words_come_as_they_grow(actor, planner, client):
 
 
 def test_an_answer_that_is_cancelled_keeps_its_words(actor, planner, client):
-    actor.word_s = 0.3
+    actor.word_s = 20.0
     with spun(planner):
         answer = client.answer_async('a')
         assert wait_until(lambda: answer.tokens)
@@ -247,7 +247,7 @@ def test_an_answer_that_is_cancelled_keeps_its_words(actor, planner, client):
 
 
 def test_an_answer_that_is_cancelled_at_once_is_cancelled(actor, planner, client):
-    actor.word_s = 0.3
+    actor.word_s = 20.0
     answer = client.answer_async('a')
     answer.cancel()
     with spun(planner):

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 TOPICS = {'image': Image, 'camera_info': CameraInfo, 'ground_truth/depth': Image,
           'ground_truth/pose': PoseStamped}
 SMALL = {'width': 64, 'height': 48, 'rate': 20.0}
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 class Audience:
@@ -45,7 +45,7 @@ class Audience:
         self.heard = {topic: [] for topic in TOPICS}
 
     def subscribe(self):
-        for topic, kind in TOPICS.items():
+        for topic, kind in reversed(TOPICS.items()):    # for images, the camera waits
             self.node.create_subscription(kind, topic, self.heard[topic].append, 20)
 
     def camera(self, **parameters):

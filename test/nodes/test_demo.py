@@ -193,7 +193,7 @@ def test_a_node_that_does_not_listen_is_killed(tmp_path, monkeypatch):
 def test_a_photo_that_cannot_be_shown_is_refused_at_once_in_one_line(tmp_path, arguments, words):
     cv2.imwrite(str(tmp_path / 'photo.png'), np.zeros((48, 64, 3), np.uint8))
     arguments = [str(tmp_path / 'photo.png') if word == 'PHOTO' else word for word in arguments]
-    code, _, errors = demo('--out', str(tmp_path / 'out'), *arguments, expected_s=30)
+    code, _, errors = demo('--out', str(tmp_path / 'out'), *arguments, expected_s=PATIENCE_S)
     assert code == 2
     assert len(errors.strip().splitlines()) == 1
     assert words in errors
@@ -234,7 +234,7 @@ def test_an_interrupted_demo_takes_its_nodes_along(tmp_path, number):
             time.sleep(0.1)
         assert len(processes_logging_to(tmp_path)) == 2
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     assert process.returncode == 130

@@ -1,12 +1,14 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 import time
+from types import SimpleNamespace
 
 from builtin_interfaces.msg import Time
 from depthvlm_ros import camera
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.geometry import organised_points
 from depthvlm_ros.model import Predictor
+from depthvlm_ros.nodes import pacing
 from depthvlm_ros.nodes.conversions import calibration_from_info, info_from_intrinsics
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import numpy as np
@@ -64,11 +66,6 @@ def count_passes(node):
     passes = []
     node._predictor.model.model.visual.register_forward_hook(lambda *_: passes.append(1))
     return passes
-
-
-def slow_down(node, pass_s):
-    """Make every pass over an image take longer."""
-    node._predictor.model.model.visual.register_forward_hook(lambda *_: time.sleep(pass_s))
 
 
 def test_each_image_gives_one_output_of_each_kind_under_its_header(make_depth_node, make_robot):
@@ -206,15 +203,19 @@ def test_no_subscriber_no_pass(make_depth_node, make_robot):
     assert robot.got[INFO][0].header.stamp == Time(sec=1), 'camera_info needs no pass'
 
 
-def test_the_newest_image_wins(make_depth_node, make_robot):
+def test_the_newest_image_wins(make_depth_node, make_robot, hold):
     node, robot = make_depth_node(), make_robot()
     activate(node, robot)
-    slow_down(node, 0.4)
+    gate = hold(node)
     for i in range(8):
         robot.publish(picture(i), info_of(), Time(sec=1 + i))
         assert robot.until(lambda n=i + 1: node.stream.first.statistics.received == n)
+        if i == 0:
+            assert robot.until(lambda: node.stream.worker.step_s() > 0)
+    gate.set()
+    assert robot.until(lambda: node.stream.first.statistics.published
+                       + node.stream.worker.dropped.total() == 8)
     assert robot.until(lambda: len(robot.got[DEPTH]) >= 2)
-    time.sleep(0.6)
     assert [message.header.stamp.sec for message in robot.got[DEPTH]] == [1, 8]
     assert node.stream.worker.dropped.total() == 6
 
@@ -290,14 +291,16 @@ def test_range_stride_and_edges_as_parameters_that_change_while_active(
     assert set(z[np.isfinite(z)]) <= set(depth_m[::3, ::3][kept[::3, ::3]])
 
 
-def test_max_rate_limits_the_passes(make_depth_node, make_robot):
+def test_max_rate_limits_the_passes(make_depth_node, make_robot, monkeypatch):
+    now_s = [100.0]
+    monkeypatch.setattr(pacing, 'time', SimpleNamespace(monotonic=lambda: now_s[0]))
     node, robot = make_depth_node(max_rate=2.0), make_robot()
     activate(node, robot)
     for i in range(5):
         robot.publish(picture(), info_of(), Time(sec=1 + i))
         assert robot.until(lambda n=i + 1: node.stream.first.statistics.received == n)
     assert robot.until(lambda: node.stream.first.statistics.rate_limited == 4)
-    time.sleep(0.5)
+    now_s[0] += 0.5
     robot.publish(picture(), info_of(), Time(sec=9))
     assert robot.until(lambda: [m.header.stamp.sec for m in robot.got[DEPTH]] == [1, 9])
 
@@ -352,14 +355,16 @@ def test_time_that_jumps_back_drops_old_images(make_depth_node, make_robot):
     assert robot.until(lambda: node.stream.first.newest is None)
 
 
-def test_what_is_under_way_while_time_jumps_back_is_not_published(make_depth_node, make_robot):
+def test_what_is_under_way_while_time_jumps_back_is_not_published(
+        make_depth_node, make_robot, hold):
     node, robot = make_depth_node(), make_robot()
     activate(node, robot)
     robot.subscribe(DiagnosticArray, '/diagnostics')
-    slow_down(node, 1.0)
+    gate = hold(node)
     robot.publish(picture(), info_of(), Time(sec=100))
     assert robot.until(lambda: node.stream.worker.step_s() > 0)
     node.set_parameters([Parameter('use_sim_time', value=True)])
+    gate.set()
     assert robot.until(lambda: not node.stream.worker.step_s())
     robot.publish(picture(), info_of(), Time(sec=1))
     assert robot.until(lambda: robot.got[DEPTH])
@@ -376,12 +381,13 @@ def test_an_image_counts_from_when_it_came_and_not_from_its_camera_info(
     node, robot = make_depth_node(sync='stamp'), make_robot()
     activate(node, robot)
     robot.publish(picture(), None, Time(sec=1))
-    time.sleep(1.0)
+    assert robot.until(lambda: node.stream.first.inputs._pairing._waiting is not None)
+    came_s = time.monotonic()
     info = info_of()
     info.header = Header(stamp=Time(sec=1), frame_id='camera_optical_frame')
     robot.infos.publish(info)
     assert robot.until(lambda: node.stream.first.newest is not None)
-    assert time.monotonic() - node.stream.first.newest.source.received_s > 0.9
+    assert node.stream.first.newest.source.received_s <= came_s
 
 
 def test_cleanup_frees_the_maps_of_rectification(make_depth_node, make_robot):

@@ -3,6 +3,7 @@
 """What goes wrong on robots: too many images, no memory, a model that hangs."""
 
 import gc
+import itertools
 from pathlib import Path
 import threading
 
@@ -73,13 +74,13 @@ def test_ten_times_the_rate_costs_images_but_neither_latency_nor_memory(active):
     # An image waits for one pass at most and takes one: never is it more behind the newest one.
     assert max(behind) <= faster
     dropped = node.stream.worker.dropped
-    assert dropped.total() == images - images // faster - 1
+    assert images - images // faster - dropped.total() in (0, 1)
     assert robot.until(lambda: statistics.received == statistics.published + dropped.total()
                        + statistics.refused + statistics.not_wanted)
 
 
 def test_a_model_that_hangs_ends_unconfigured_and_can_be_configured_again(active, capfd):
-    node, robot = active([(DEPTH, Image), ('/diagnostics', DiagnosticArray)], hang_timeout=0.5)
+    node, robot = active([(DEPTH, Image), ('/diagnostics', DiagnosticArray)], hang_timeout=600.0)
     let_go, hanging = threading.Event(), threading.Event()
 
     def hang(*_):
@@ -88,8 +89,14 @@ def test_a_model_that_hangs_ends_unconfigured_and_can_be_configured_again(active
     handle = node._predictor.model.model.visual.register_forward_pre_hook(hang)
     try:
         robot.show(node, 1)
-        response = robot.ask()
-        assert hanging.is_set()
+        assert hanging.wait(60.0)
+        client = robot.node.create_client(SpatialQuery, 'depthvlm/spatial_query')
+        assert client.wait_for_service(60.0)
+        answer = client.call_async(SpatialQuery.Request(question='How far?'))
+        assert robot.until(lambda: node.stream.worker.open_questions == 1)
+        node.set_parameters([Parameter('hang_timeout', value=0.5)])
+        assert robot.until(answer.done)
+        response = answer.result()
         assert response.status == STATUS.MODEL_FAILURE
         assert 'hang_timeout' in response.message
         assert robot.until(lambda: node.state == 'unconfigured')
@@ -100,6 +107,7 @@ def test_a_model_that_hangs_ends_unconfigured_and_can_be_configured_again(active
         assert status.level == DiagnosticStatus.ERROR
         assert 'did not come back' in status.message
         assert 'the model hangs' in capfd.readouterr().err
+        node.set_parameters([Parameter('hang_timeout', value=600.0)])
         assert node.trigger_configure().name == 'SUCCESS'
         assert node.trigger_activate().name == 'SUCCESS'
         assert robot.until(robot.connected)
@@ -200,11 +208,16 @@ def test_a_camera_that_falls_silent_is_told(active, monkeypatch):
     robot.show(node)
     assert robot.until(lambda: robot.got['/diagnostics'] and 'no image for' in values_of(
         robot)['message'])
-    assert values_of(robot)['level'] == DiagnosticStatus.WARN
-    assert float(values_of(robot)['image_age_s']) >= 2.0
-    robot.show(node, 2)
-    assert robot.until(lambda: values_of(robot)['level'] == DiagnosticStatus.OK)
-    assert float(values_of(robot)['image_age_s']) < 2.0
+    values = values_of(robot)
+    assert values['level'] == DiagnosticStatus.WARN
+    assert float(values['image_age_s']) >= 2.0
+    stamps = itertools.count(2)
+
+    def well():
+        robot.show(node, next(stamps))
+        values = values_of(robot)
+        return values['level'] == DiagnosticStatus.OK and float(values['image_age_s']) < 2.0
+    assert robot.until(well)
 
 
 def test_a_camera_info_of_another_size_is_told_without_subscribers(active):

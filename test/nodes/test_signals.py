@@ -23,7 +23,7 @@ def later(function):
 def left_waiting(script):
     """Run a script that waits; return whether it has ended the waiting in time."""
     try:
-        child = subprocess.run([sys.executable, '-c', PRELUDE + script], timeout=20,
+        child = subprocess.run([sys.executable, '-c', PRELUDE + script], timeout=120,
                                capture_output=True, text=True)
     except subprocess.TimeoutExpired:
         return False

@@ -7,6 +7,7 @@ import time
 from builtin_interfaces.msg import Duration, Time
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.msg import Pixel, SpatialAnswer, SpatialReference
+from depthvlm_ros.nodes import waiting
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
 from depthvlm_ros.spatial import measure_box, measure_pixel
 from depthvlm_ros.srv import SpatialQuery
@@ -29,7 +30,7 @@ WORDS = 'How far is the red box?'
 def ask_later(robot, **fields):
     """Ask without waiting; return the future and what must be kept alive."""
     client = robot.node.create_client(SpatialQuery, 'depthvlm/spatial_query')
-    assert client.wait_for_service(10.0)
+    assert client.wait_for_service(60.0)
     return client.call_async(SpatialQuery.Request(**{'question': WORDS, **fields}))
 
 
@@ -96,13 +97,13 @@ def test_an_answer_costs_one_pass_and_the_second_none(active):
     assert len(passes) == 1
 
 
-def test_the_executor_is_woken_as_soon_as_an_answer_is_there(active, slow_down):
+def test_the_executor_is_woken_as_soon_as_an_answer_is_there(active, monkeypatch):
+    beat_s = 8.0    # there for the worst case
+    monkeypatch.setattr(waiting, 'PULSE_S', beat_s)
     node, robot = active()
     robot.show(node)
-    assert robot.ask().status == STATUS.OK
-    slow_down(node, token_s=0.11)   # the beat that is there for the worst case comes at 0.1, 0.2
-    latencies_ns = [robot.ask(max_tokens=1).latency.nanosec for _ in range(5)]
-    assert np.median(latencies_ns) < 170e6
+    latencies = [robot.ask(max_tokens=1).latency for _ in range(3)]
+    assert np.median([each.sec + each.nanosec * 1e-9 for each in latencies]) < beat_s / 2
 
 
 def test_what_came_before_any_usable_image(active):
@@ -140,37 +141,39 @@ def test_an_old_image_is_stale_by_the_nodes_clock(active):
     assert robot.ask(max_age=Duration(sec=30)).status == STATUS.OK
 
 
-def test_one_question_too_many_is_busy(active, slow_down):
+def test_one_question_too_many_is_busy(active, hold):
     node, robot = active(max_questions=2)
     robot.show(node)
-    slow_down(node, token_s=0.2)
+    gate = hold(node)
     futures = [ask_later(robot) for _ in range(3)]
-    assert robot.until(lambda: all(future.done() for future in futures), 20.0)
+    assert robot.until(lambda: any(future.done() for future in futures))
+    gate.set()
+    assert robot.until(lambda: all(future.done() for future in futures))
     statuses = sorted(future.result().status for future in futures)
     assert statuses == [STATUS.OK, STATUS.OK, STATUS.BUSY]
     assert robot.ask().status == STATUS.OK, 'there is room again'
 
 
-def test_a_timeout_returns_the_words_so_far(active, slow_down):
+def test_a_timeout_returns_the_words_so_far(active, hold):
     node, robot = active()
     robot.show(node)
     assert robot.ask().status == STATUS.OK
-    slow_down(node, token_s=0.15)
-    answer = robot.ask(max_tokens=100, timeout=Duration(nanosec=700_000_000))
+    hold(node, 'token', after=5)
+    answer = robot.ask(max_tokens=100, timeout=Duration(sec=3))
     assert answer.status == STATUS.TIMEOUT
     assert 1 <= answer.tokens <= 6
     assert answer.answer
-    assert 0.65 < answer.latency.sec + answer.latency.nanosec * 1e-9 < 1.2
+    assert answer.latency.sec >= 3
 
 
-def test_a_timeout_holds_even_while_the_model_hangs(active, slow_down):
+def test_a_timeout_holds_even_while_the_model_hangs(active, hold):
     node, robot = active()
     robot.show(node)
-    slow_down(node, pass_s=2.0)
+    gate = hold(node)
     answer = robot.ask(timeout=Duration(nanosec=300_000_000))
     assert answer.status == STATUS.TIMEOUT
-    assert answer.latency.sec == 0
     assert answer.header.stamp.sec == 1
+    gate.set()
     assert robot.until(lambda: node.stream.worker.open_questions == 0)
     assert robot.ask().status == STATUS.OK
 
@@ -180,8 +183,8 @@ def test_deactivating_in_mid_answer_cancels_it(active, slow_down):
     robot.show(node)
     slow_down(node, token_s=0.1)
     future = ask_later(robot, max_tokens=1000)
-    assert robot.until(lambda: node.stream.worker.open_questions == 1)
-    time.sleep(0.5)
+    assert robot.until(lambda: any(
+        question.tokens for question in list(node.stream.worker._questions)))
     assert node.trigger_deactivate().name == 'SUCCESS'
     assert robot.until(future.done)
     answer = future.result()
@@ -235,15 +238,16 @@ def test_questions_are_answered_while_the_stream_is_paused(active):
     assert not robot.got[DEPTH]
 
 
-def test_the_answer_is_about_what_was_newest_when_the_question_came(active, slow_down, checkpoint):
+def test_the_answer_is_about_what_was_newest_when_the_question_came(active, hold, checkpoint):
     node, robot = active()
     robot.show(node, sec=1, seed=1)
-    slow_down(node, pass_s=0.7)
+    gate = hold(node)
     future = ask_later(robot, pixels=[Pixel(u=5.0, v=5.0)])
     assert robot.until(lambda: node.stream.worker.open_questions == 1)
     robot.show(node, sec=2, seed=2)
     robot.show(node, sec=3, seed=3)
-    assert robot.until(future.done, 20.0)
+    gate.set()
+    assert robot.until(future.done)
     answer = future.result()
     predictor = Predictor.from_pretrained(str(checkpoint), device='cpu')
     view = predictor.look(robot.picture(1), robot.camera)
@@ -259,7 +263,7 @@ def test_of_many_requests_at_once_none_is_lost_unheard(active):
     robot.show(node)
     client = robot.node.create_client(
         SpatialQuery, 'depthvlm/spatial_query', qos_profile=QoSProfile(depth=128))
-    assert client.wait_for_service(20.0)
+    assert client.wait_for_service(60.0)
     futures = [client.call_async(SpatialQuery.Request(question='How far?', max_tokens=2))
                for _ in range(40)]
     assert robot.until(lambda: all(future.done() for future in futures), 60.0)
@@ -268,14 +272,14 @@ def test_of_many_requests_at_once_none_is_lost_unheard(active):
     robot.node.destroy_client(client)
 
 
-def test_a_client_that_dies_in_mid_answer_harms_nobody(active, slow_down):
+def test_a_client_that_dies_in_mid_answer_harms_nobody(active, hold):
     node, robot = active(max_questions=1)
     robot.show(node)
-    slow_down(node, token_s=0.1)
+    gate = hold(node, 'token', after=2)
     script = ('import rclpy; from depthvlm_ros.srv import SpatialQuery; rclpy.init(); '
               'n = rclpy.create_node("doomed"); '
               'c = n.create_client(SpatialQuery, "depthvlm/spatial_query"); '
-              'assert c.wait_for_service(20.0); '
+              'assert c.wait_for_service(60.0); '
               'f = c.call_async(SpatialQuery.Request(question="How far?", max_tokens=20)); '
               'rclpy.spin_until_future_complete(n, f, timeout_sec=60.0)')
     with subprocess.Popen([sys.executable, '-c', script]) as process:
@@ -284,26 +288,29 @@ def test_a_client_that_dies_in_mid_answer_harms_nobody(active, slow_down):
         finally:
             process.kill()
     assert robot.ask().status == STATUS.BUSY
-    assert robot.until(lambda: node.stream.worker.open_questions == 0, 20.0)
+    gate.set()
+    assert robot.until(lambda: node.stream.worker.open_questions == 0)
     time.sleep(0.5)
     assert robot.ask(max_tokens=1).status == STATUS.OK
 
 
-def test_depth_goes_on_while_an_answer_is_decoded(active, slow_down):
+def test_depth_goes_on_while_an_answer_is_decoded(active):
     node, robot = active(topics=[(DEPTH, Image)])
     assert robot.until(node.stream.first.outputs.depth_wanted)
     robot.show(node, sec=1)
     assert robot.until(lambda: len(robot.got[DEPTH]) == 1)
-    slow_down(node, token_s=0.05)
-    future = ask_later(robot, max_tokens=60)
+    token_s = [0.05]
+    node._predictor.model.lm_head.register_forward_hook(lambda *_: time.sleep(token_s[0]))
+    future = ask_later(robot, max_tokens=400)
     assert robot.until(lambda: node.stream.worker.open_questions == 1)
     for sec in range(2, 8):
         robot.show(node, sec=sec, seed=sec)
-        assert robot.until(lambda n=sec: len(robot.got[DEPTH]) == n, 2.0)
+        assert robot.until(lambda n=sec: len(robot.got[DEPTH]) == n)
     assert not future.done(), 'the answer should still be under way'
-    assert robot.until(future.done, 20.0)
+    token_s[0] = 0.0
+    assert robot.until(future.done)
     assert future.result().header.stamp.sec == 1, 'it is about what was newest when it was asked'
-    assert future.result().tokens == 60
+    assert future.result().tokens == 400
 
 
 def test_several_clients_at_once_all_get_their_answers(active):
@@ -311,13 +318,13 @@ def test_several_clients_at_once_all_get_their_answers(active):
     robot.show(node)
     clients = [robot.node.create_client(SpatialQuery, 'depthvlm/spatial_query') for _ in range(8)]
     for client in clients:
-        assert client.wait_for_service(10.0)
+        assert client.wait_for_service(60.0)
     for sec in range(2, 8):
         futures = [client.call_async(SpatialQuery.Request(
             question=WORDS if i % 2 else '', pixels=[Pixel(u=float(i), v=1.0)], max_tokens=i + 1))
             for i, client in enumerate(clients)]
         robot.show(node, sec=sec, seed=sec)
-        assert robot.until(lambda waited=futures: all(f.done() for f in waited), 20.0)
+        assert robot.until(lambda waited=futures: all(f.done() for f in waited))
         answers = [future.result() for future in futures]
         assert {answer.status for answer in answers} == {STATUS.OK}
         for i, answer in enumerate(answers):

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 
-PATIENCE_S = 8.0    # for a node to end after an interrupt
+PATIENCE_S = 20.0    # for a node to end after an interrupt
 # Best effort, the node's default, loses most raw images of a megapixel between two processes, and
 # on a busy machine some of the camera_info beside them too.
 RELIABLE_INPUT = {'qos_overrides./image.subscription.reliability': 'reliable',
