@@ -1,5 +1,6 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 from pathlib import Path
 import signal
 import subprocess
@@ -272,9 +273,13 @@ def test_a_process_whose_model_hung_ends_with_0_too(checkpoint, make_robot):
     try:
         assert robot.until(robot.connected, PATIENCE_S)
         robot.got['/diagnostics'].clear()
-        publish(robot, 1)
-        assert robot.until(lambda: any('hang_timeout' in message.status[0].message
-                                       for message in list(robot.got['/diagnostics'])), PATIENCE_S)
+        stamps = itertools.count(1)
+
+        def told():
+            publish(robot, next(stamps))    # one may get lost
+            return robot.until(lambda: any('hang_timeout' in message.status[0].message
+                                           for message in list(robot.got['/diagnostics'])), 0.5)
+        assert robot.until(told, PATIENCE_S)
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=PATIENCE_S)
     finally:
