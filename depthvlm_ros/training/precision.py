@@ -43,7 +43,7 @@ def precision_on(device, asked):
     if asked == 'bf16' and not quick:
         logging.getLogger(__name__).warning(
             "precision is 'bf16', and this device (%s) has no instructions for its products: a "
-            "step can take ten times as long as in 'float32'; wanted 'auto' or 'float32'", device)
+            "step can take many times as long as in 'float32'; wanted 'auto' or 'float32'", device)
     if asked == 'auto':
         return 'bf16' if quick else 'float32'
     return asked
