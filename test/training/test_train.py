@@ -277,9 +277,17 @@ def test_a_run_that_a_signal_ends_is_saved_and_goes_on_exactly(exact, tmp_path, 
     assert_same(weights(tmp_path / 'whole'), weights(tmp_path / 'parts'))
 
 
-def test_a_disk_that_is_full_is_said_in_a_line(exact, tmp_path):
+@pytest.mark.parametrize('what', ['the checkpoint', 'the state'])
+def test_a_disk_that_is_full_is_said_in_a_line(exact, tmp_path, what):
+    run(exact, tmp_path / 'as it is', stop_at=1, **QUICK)
+    weights = (tmp_path / 'as it is' / 'model.safetensors').stat().st_size
+    state = max(file.stat().st_size
+                for file in (tmp_path / 'as it is' / 'state-0000001').iterdir())
+    assert weights < state
+    limit = weights // 2 if what == 'the checkpoint' else (weights + state) // 2
+    tmp_path /= 'full'
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     try:
         with pytest.raises(OSError, match='step 1 could not be saved|File too large'):
             run(exact, tmp_path, stop_at=1, **QUICK)
