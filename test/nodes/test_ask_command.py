@@ -112,6 +112,20 @@ def test_interrupted_the_command_cancels_its_goal(actor):
     assert actor.cancelled.wait(60)
 
 
+def test_a_reader_that_goes_away_ends_the_command_without_a_traceback(actor):
+    actor.word_s = 1.0
+    process = start('a', '--stream', '--wait', '30')
+    try:
+        assert process.stdout.read(4) == actor.words[0]
+        process.stdout.close()
+        process.wait(PATIENCE_S)
+        errors = process.stderr.read()
+    finally:
+        process.kill()
+    assert process.returncode == 2, errors
+    assert 'BrokenPipeError' not in errors
+
+
 def test_an_interrupt_that_meets_a_finalizer_comes_right_after():
     class Finalized:
         def __del__(self):
