@@ -6,7 +6,7 @@ import math
 
 from transformers import Qwen3VLConfig
 
-# The released chain (PAPER, inference steps 1 to 3): qwen-vl-utils rounds to 28 px, then the
+# The chain of the released inference script: qwen-vl-utils rounds to 28 px, then the
 # processor to 32 px within these bounds.
 RELEASED_CANONICAL_FX = 1000.0
 RELEASED_INTERMEDIATE_MULTIPLE = 28

@@ -1,12 +1,13 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Make a checkpoint deeper or wider without changing what it computes, to train it on.
+Make a checkpoint deeper, or its vision tower wider, to train it on.
 
 `python -m depthvlm_ros.training.grow --start nano --out FOLDER --vision-after 0 2 4 --text 1`:
 new blocks of the vision tower behind the ones named, new layers behind the language model's last.
-Their last matrices are zero, so that each begins as the identity beside its shortcut.
-`--twice-as-wide` doubles the vision tower's width (after Net2Net, arXiv 1511.05641).
+Their last matrices are zero, so that each begins as the identity beside its shortcut and nothing of
+what is computed changes. `--twice-as-wide` doubles the vision tower's width (after Net2Net, arXiv
+1511.05641), which changes it a little, by noise that tells the copies apart.
 """
 
 import argparse
