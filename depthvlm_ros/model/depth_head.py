@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 UPSAMPLE = (8, 4, 2, 1)  # of the four projections, over the token grid
 TAIL_FEATURES = 32
+MOST_ELEMENTS = 2**31 - 1     # of a map: torch's bilinear kernels on a GPU count them in 32 bits
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,18 @@ class DPTDepthHead(nn.Module):
         :return: (B, rows * token_px, columns * token_px) float32, metres, > 0; with windows a
             list of B, each of its window's size.
         """
+        largest = self.scratch.output_conv1.out_channels * rows * columns * self.token_px**2
+        most = max(1, MOST_ELEMENTS // largest)
+        if len(features[0]) <= most:
+            return self._estimate(features, rows, columns, windows)
+        batches = zip(*(x.split(most) for x in features))
+        if windows is None:
+            return torch.cat([self._estimate(some, rows, columns) for some in batches])
+        return [one for i, some in enumerate(batches)
+                for one in self._estimate(some, rows, columns, windows[i * most:(i + 1) * most])]
+
+    def _estimate(self, features, rows, columns, windows=None):
+        """Do what forward does, for so few images that every map can be indexed."""
         maps = []
         for i, x in enumerate(features):
             x = self.norm(x).transpose(1, 2).unflatten(2, (rows, columns))

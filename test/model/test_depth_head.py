@@ -1,6 +1,7 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
+from depthvlm_ros.model import depth_head
 from depthvlm_ros.model.depth_head import (
     DPTDepthHead,
     FusionBlock,
@@ -61,6 +62,21 @@ def test_a_window_has_the_depth_of_the_whole_there(head, window):
     part, everything = head([torch.cat([f, f]) for f in x], 2, 3, [window, None])
     torch.testing.assert_close(part, window.of(whole), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(everything, whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('windows', [None, [Window(5, 40, 33, 77), None, None, None, None]])
+def test_a_map_with_more_elements_than_a_gpu_can_index_is_made_in_parts(monkeypatch, windows):
+    head, sizes = DPTDepthHead(8, 4, (4, 4, 4, 4)), []
+    torch.manual_seed(0)
+    x = [torch.randn(5, 6, 8) for _ in range(4)]
+    whole = head(x, 2, 3, windows)
+    head.scratch.output_conv1.register_forward_hook(lambda *call: sizes.append(len(call[2])))
+    monkeypatch.setattr(depth_head, 'MOST_ELEMENTS', 2 * 2 * 64 * 96)    # features / 2, two images
+    parts = head(x, 2, 3, windows)
+    assert sizes == [2, 2, 1]
+    assert len(parts) == 5
+    for one, other in zip(parts, whole):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
 
 
 def test_an_empty_window_is_refused():
