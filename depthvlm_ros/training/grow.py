@@ -5,13 +5,14 @@ Make a checkpoint deeper, or its vision tower wider, to train it on.
 
 `python -m depthvlm_ros.training.grow --start nano --out FOLDER --vision-after 0 2 4 --text 1`:
 new blocks of the vision tower behind the ones named, new layers behind the language model's last.
-Their last matrices are zero, so that each begins as the identity beside its shortcut and nothing of
-what is computed changes. `--twice-as-wide` doubles the vision tower's width (after Net2Net, arXiv
+Their last matrices are zero, so that each begins as the identity beside its shortcut and what is
+computed stays the same. `--twice-as-wide` doubles the vision tower's width (after Net2Net, arXiv
 1511.05641), which changes it a little, by noise that tells the copies apart.
 """
 
 import argparse
 import json
+from pathlib import Path
 import re
 
 from depthvlm_ros.model import DepthVLM, DepthVLMConfig
@@ -199,14 +200,17 @@ def main(args=None):
     parser.add_argument('--twice-as-wide', type=int, metavar='MLP', default=0,
                         help='double the vision tower, and give its MLPs this width')
     options = parser.parse_args(args)
+    if (Path(options.out) / 'config.json').exists():
+        parser.error(f'--out {options.out} holds a checkpoint, which would be overwritten; wanted '
+                     'another folder')
     try:
         model, tokenizer, _ = load_start(TrainingConfig(start=options.start))
         grown = grow(model, options.vision_after, options.text)
         if options.twice_as_wide:
             grown = widen(grown, options.twice_as_wide)
-    except (CheckpointError, ValueError) as e:
+        save_checkpoint(grown, tokenizer, options.out, torch.float32)
+    except (CheckpointError, ValueError, OSError) as e:
         parser.error(str(e))
-    save_checkpoint(grown, tokenizer, options.out, torch.float32)
     print(f'{sum(p.numel() for p in grown.parameters()):,} parameters in {options.out}')
 
 

@@ -16,6 +16,7 @@ import logging
 import math
 import os
 from pathlib import Path
+import resource
 import sys
 
 from depthvlm_ros.model.vision_pass import embed_patches
@@ -59,6 +60,7 @@ LOG_EVERY = 20  # steps
 # On a CPU a product is compiled for the shape of its operands, of which rooms have thousands.
 PRODUCTS_KEPT = '20000'
 SKIPPED = COUNTED.index('skipped')
+SAMPLES_AHEAD = 32     # that each reader holds, in shared memory, or one batch if that is more
 
 
 def open_accelerator(device):
@@ -75,8 +77,9 @@ def open_accelerator(device):
                          'pip install -r requirements-training.txt') from e
     # Without a GPU, processes that were not told so would each train alone.
     accelerator = Accelerator(cpu=device == 'cpu' or not torch.accelerator.is_available())
-    # `accelerate launch` may bring settings of its own; both are this configuration's to say.
-    if accelerator.mixed_precision not in ('no', 'bf16'):
+    # `accelerate launch` may bring settings of its own; both are this configuration's to say. With
+    # bf16 FSDP would sum gradients in it, and autocast the parts that are float32 on purpose.
+    if accelerator.mixed_precision != 'no':
         raise ValueError(f'accelerate was told mixed_precision {accelerator.mixed_precision!r}, '
                          "wanted 'no': the configuration's precision says it")
     accelerator.gradient_accumulation_steps = 1
@@ -106,7 +109,8 @@ def train_step(accelerator, learner, optimisers, batches, clip):
     that the step does not depend on how its samples are shared out.
 
     :param optimisers: list of them.
-    :param batches: this process's batches of the step, on its device.
+    :param batches: this process's batches of the step, on any device. They come to its own one
+        by one: a step of the paper's has gigabytes of pixels.
     :param clip: norm to which the gradients are clipped.
     :return: (means (5,) in the order of PARTS, counts (5,) in that of COUNTED, gradient norm).
     :raises FloatingPointError: a gradient that is not finite.
@@ -115,12 +119,12 @@ def train_step(accelerator, learner, optimisers, batches, clip):
     # Gradients that wait for the last batch to be summed are whole ones, on every process.
     sharded = accelerator.distributed_type == 'FSDP'
     counts = torch.stack([batch.counts for batch in batches]).sum(0)
-    counts = accelerator.reduce(counts, 'sum')
+    counts = accelerator.reduce(counts.to(accelerator.device), 'sum')
     sums = 0.0
     for number, batch in enumerate(batches, start=1):
         now = sharded or number == len(batches)
         with nullcontext() if now else accelerator.no_sync(learner):
-            part = learner(batch)
+            part = learner(batch.to(accelerator.device))
             # Processes' gradients are averaged, and wanted is their sum.
             accelerator.backward(
                 bare.total(bare.means(part, counts)) * accelerator.num_processes)
@@ -162,7 +166,7 @@ class Run:
         log = RunLog(self.out, self.progress['step'], steps, self.accelerator.is_main_process)
         with log, Stopping() as stopping:
             for step in range(self.progress['step'], end):
-                some = [next(batches).to(self.accelerator.device) for _ in range(per_step)]
+                some = [next(batches) for _ in range(per_step)]
                 self.take_step(step, some, log, step % LOG_EVERY == 0 or step + 1 == end)
                 told = stopping.wanted(self.accelerator)
                 if (step + 1) % save_every == 0 or step + 1 == end or told:
@@ -176,7 +180,7 @@ class Run:
         Take one step and count it.
 
         :param step: its number, from 0.
-        :param batches: list of this process's batches of the step, on its device.
+        :param batches: list of this process's batches of the step.
         :param logged: whether the log has a row of it.
         """
         rate = rate_at(step, self.progress['steps'], self.training)
@@ -303,9 +307,13 @@ def open_loader(mixture, encoder, training, accelerator, steps, workers):
     positions = step_batches(steps, training, accelerator.process_index,
                              accelerator.num_processes)
     end_readers_at_exit()
+    # Every tensor that a reader hands over is an open file until it is used.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    ahead = max(1, SAMPLES_AHEAD // training.batch_size)
     return DataLoader(mixture, batch_sampler=positions, num_workers=workers,
                       collate_fn=encoder.collate, worker_init_fn=begin_reader,
-                      prefetch_factor=4 if workers else None,
+                      prefetch_factor=ahead if workers else None,
                       pin_memory=False)
 
 

@@ -87,3 +87,19 @@ def test_a_narrower_mlp_is_refused(model):
 def test_what_cannot_be_put_in_is_refused(model, after, layers):
     with pytest.raises(ValueError, match='wanted different blocks of 0 to'):
         grow.grow(model, after, layers)
+
+
+def test_a_checkpoint_is_not_overwritten(tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / 'config.json').write_text('{}')
+    with pytest.raises(SystemExit):
+        grow.main(['--start', str(tiny_checkpoint), '--out', str(tmp_path), '--text', '1'])
+    assert 'would be overwritten; wanted another folder' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['config.json']
+
+
+def test_a_folder_that_cannot_be_written_is_said_in_a_line(tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(SystemExit):
+        grow.main(['--start', str(tiny_checkpoint), '--out', str(tmp_path / 'file/model'),
+                   '--text', '1'])
+    assert 'file/model' in capsys.readouterr().err.splitlines()[-1]

@@ -70,6 +70,15 @@ def last_row(folder):
         return list(csv.DictReader(file))[-1]
 
 
+def test_a_precision_that_accelerate_was_told_is_refused(staged, exported, tmp_path):
+    config = write_config(tmp_path / 'x.yaml', staged[1])
+    done = subprocess.run(
+        list(map(str, command(config, tmp_path / 'out', exported))), cwd=SOURCE,
+        env={**environment(), 'ACCELERATE_MIXED_PRECISION': 'bf16'}, capture_output=True,
+        text=True, timeout=PATIENCE_S, check=False)
+    assert "was told mixed_precision 'bf16', wanted 'no'" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_two_processes_make_the_step_of_one_and_go_on_exactly(staged, exported, tmp_path):
     config = write_config(tmp_path / 'x.yaml', staged[1], global_batch=4, batch_size=2,
