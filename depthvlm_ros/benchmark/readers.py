@@ -193,14 +193,16 @@ class ReleasedReader:
         rgb = read_rgb(Path(rgb_root) / record.image)
         size = record.canonical_size or rgb.shape[:2]
         rgb = np.array(Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BILINEAR))
-        crop = central_crop(size, record.dataset.canonical_edge_px)
+        # Without canonical sizes upstream does not crop.
+        edge_px = record.dataset.canonical_edge_px if record.canonical_size else None
+        crop = central_crop(size, edge_px)
         rgb = np.ascontiguousarray(rgb[crop])
         intrinsics = Intrinsics.centred(rgb.shape[1], rgb.shape[0], record.canonical_fx_px)
         truth_m = self.canonical_truth(record, depth_root, size)[crop]
         if self.protocol == 'dense':
             return Sample(record, rgb, intrinsics, truth_m, None, truth_m.shape)
         points = canonical_points(record, size)
-        points = np.round(points - central_offset(size, record.dataset.canonical_edge_px))
+        points = np.round(points - central_offset(size, edge_px))
         points = points.astype(np.int64)
         truth_m = released_point_truth(truth_m, points, record.point_depth_m)
         return Sample(record, rgb, intrinsics, truth_m, points, rgb.shape[:2])

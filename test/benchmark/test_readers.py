@@ -86,6 +86,16 @@ def test_the_released_reader_looks_into_the_top_left_corner(bench):
         pytest.approx([1 + 0.004 * (250.5 * 7.5 - 0.5)], abs=1e-3))
 
 
+@pytest.mark.parametrize(('sizes', 'width'), [({}, 1024), ({'canonical_size': None}, 1100)])
+def test_the_released_reader_crops_only_where_it_knows_the_canonical_size(bench, sizes, width):
+    fields = bench.add('a', np.full((20, 1100), 2.0), pixel_coords=[[600, 5]], depth=[2.0],
+                       **sizes)
+    record, = read_annotations(bench.annotate('taskonomy.jsonl', fields))
+    sample = ReleasedReader('sparse').sample(record, bench.root, bench.root)
+    assert sample.rgb.shape[1] == width
+    assert sample.points.tolist() == [[600 - (1100 - width) // 2, 5]]
+
+
 def test_both_readers_agree_where_sizes_do(bench):
     rng = np.random.default_rng(1)
     depth_m = rng.uniform(1, 3, (30, 40)).round(3)
