@@ -17,10 +17,12 @@ import math
 import cv2
 import numpy as np
 
-# The numbers of distortion coefficients that each model may have; zeros count as none.
+# The numbers of distortion coefficients that each model may have. Both polynomials are OpenCV's
+# one, in which the number decides, as in image_geometry: some drivers call eight plumb_bob.
+POLYNOMIAL_COEFFICIENTS = (4, 5, 8, 12, 14)
 DISTORTION_COEFFICIENTS = {
-    'plumb_bob': (4, 5),
-    'rational_polynomial': (8, 12, 14),
+    'plumb_bob': POLYNOMIAL_COEFFICIENTS,
+    'rational_polynomial': POLYNOMIAL_COEFFICIENTS,
     'equidistant': (4,),
 }
 # Larger sizes are taken for corrupt numbers and refused before memory is allocated.
@@ -226,6 +228,13 @@ class Calibration:
         """Return the maps from the rectified image to the raw one, or None where they agree."""
         return None if self.rectified else _rectification(self)
 
+    @property
+    def coefficients(self) -> tuple[float, ...] | None:
+        """Return D without zeros behind what its model has; None where no number of them fits."""
+        counts = DISTORTION_COEFFICIENTS.get(self.distortion_model, ())
+        fitting = [n for n in counts if n <= len(self.d) and not any(self.d[n:])]
+        return self.d[:fitting[0]] if fitting else None
+
     def _ignored(self) -> tuple[str, ...]:
         """Return the names of the numbers that do not count."""
         if not self.rectified:
@@ -262,11 +271,11 @@ class Calibration:
             raise ValueError(
                 f'the distortion model is {self.distortion_model!r}, wanted one of '
                 f'{sorted(DISTORTION_COEFFICIENTS)}, or coefficients that are all zero')
-        counts = DISTORTION_COEFFICIENTS[self.distortion_model]
-        if len(self.d) not in counts:
+        if self.coefficients is None:
+            *counts, most = map(str, DISTORTION_COEFFICIENTS[self.distortion_model])
             raise ValueError(
                 f'{self.distortion_model} has {len(self.d)} coefficients, wanted '
-                f'{" or ".join(str(count) for count in counts)}')
+                f'{", ".join(counts)}{" or " if counts else ""}{most}, and zeros behind')
 
     def _check_size(self):
         """Check that the calibrated size holds the region of interest and a pixel or more."""
@@ -357,7 +366,7 @@ def _rectification(calibration: Calibration) -> Rectification | None:
             and np.allclose(rotation, np.eye(3), atol=1e-12)):
         return None
     height, width = calibration.size
-    d = np.array(calibration.d if calibration.distorted else (0.0,) * 4)
+    d = np.array(calibration.coefficients if calibration.distorted else (0.0,) * 4)
     fisheye = calibration.distorted and calibration.distortion_model == 'equidistant'
     make = cv2.fisheye.initUndistortRectifyMap if fisheye else cv2.initUndistortRectifyMap
     map_u, map_v = make(raw, d, rotation, rectified, (width, height), cv2.CV_32FC1)
@@ -396,7 +405,7 @@ def _reach(calibration: Calibration, farthest: float) -> float:
     if not calibration.distorted:
         return math.inf
     radius = np.linspace(0.0, farthest, RADII)[1:]
-    d = np.array(calibration.d)
+    d = np.array(calibration.coefficients)
     with np.errstate(over='ignore', invalid='ignore', divide='ignore'):
         if calibration.distortion_model == 'equidistant':
             angle = np.arctan(radius)

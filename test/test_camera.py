@@ -66,7 +66,10 @@ def test_roi_and_binning_are_folded_in():
     ({'d': (float('inf'), 0, 0, 0)}, 'd is'),
     ({'r': EYE[:8]}, 'r has 8 numbers, wanted 9'),
     ({'distortion_model': 'heavy'}, "model is 'heavy', wanted one of"),
-    ({'d': (0.1, 0.2)}, 'plumb_bob has 2 coefficients, wanted 4 or 5'),
+    ({'d': (0.1, 0.2)}, 'plumb_bob has 2 coefficients, wanted 4, 5, 8, 12 or 14'),
+    ({'d': (*PLUMB_BOB, 0.1)}, 'plumb_bob has 6 coefficients'),
+    ({'d': (*EQUIDISTANT, 0.1), 'distortion_model': 'equidistant'},
+     'equidistant has 5 coefficients, wanted 4, and zeros behind'),
     ({'width': 0}, 'size is 0 x 240'),
     ({'width': 2**32 - 1}, 'size is 4294967295 x 240, wanted 1 to 16384'),
     ({'width': 16000, 'height': 16000}, 'wanted 67108864 pixels at most'),
@@ -91,6 +94,20 @@ def test_numbers_that_are_no_calibration_are_named(changed, named):
 def test_no_maps_where_nothing_is_distorted(distortion):
     assert calibration(p=NO_P, **distortion).rectification() is None
     assert calibration(**distortion).rectification() is not None, 'P is another camera than K'
+
+
+@pytest.mark.parametrize(('model', 'sent', 'other', 'meant'), [
+    ('plumb_bob', RATIONAL, 'rational_polynomial', RATIONAL),       # as Orbbec's driver sends it
+    ('plumb_bob', (*PLUMB_BOB, 0.0), 'plumb_bob', PLUMB_BOB),
+    ('plumb_bob', (*PLUMB_BOB, 0.0, 0.0, 0.0), 'plumb_bob', PLUMB_BOB),
+    ('rational_polynomial', PLUMB_BOB, 'plumb_bob', PLUMB_BOB),
+    ('equidistant', (*EQUIDISTANT, 0.0, 0.0, 0.0, 0.0), 'equidistant', EQUIDISTANT)])
+def test_the_number_of_coefficients_decides_and_zeros_behind_do_not_count(
+        model, sent, other, meant):
+    maps, expected = (calibration(distortion_model=name, d=d).rectification()
+                      for name, d in ((model, sent), (other, meant)))
+    np.testing.assert_allclose(maps.map_u, expected.map_u, atol=1e-3)
+    np.testing.assert_allclose(maps.map_v, expected.map_v, atol=1e-3)
 
 
 def test_maps_are_cached():

@@ -78,7 +78,10 @@ def rgb_from_bytes(data: bytes, format_name: str) -> np.ndarray:
     if pixels.dtype != np.uint8:
         pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)
     if pixels.ndim == 2:
-        mosaic = MOSAICS.get(format_name.split(';')[0].strip().rstrip('0123456789'))
+        source, _, kept = format_name.partition(';')
+        # For JPEG the compressing plugin makes a mosaic grey first, and says so behind it.
+        mosaic = None if kept.split()[-1:] == ['mono8'] else MOSAICS.get(
+            source.strip().rstrip('0123456789'))
         return cv2.cvtColor(
             pixels, getattr(cv2, f'COLOR_Bayer{mosaic}2RGB') if mosaic else cv2.COLOR_GRAY2RGB)
     return cv2.cvtColor(

@@ -96,7 +96,7 @@ NAN_K = [float('nan'), *info_of(Intrinsics(128, 96, 1.0, 1.0, 0, 0)).k[1:]]
     ({'k': [-100.0, 0, 60.0, 0, 105.0, 50.0, 0, 0, 1]}, 'focal lengths -100.0'),
     ({'width': 64, 'height': 48}, 'camera_info is for 64 x 48'),
     ({'width': 2**32 - 1}, 'wanted 1 to 16384'),
-    ({'d': [0.1] * 3}, 'plumb_bob has 3 coefficients, wanted 4 or 5'),
+    ({'d': [0.1] * 3}, 'plumb_bob has 3 coefficients, wanted 4, 5, 8, 12 or 14'),
     ({'d': [0.1] * 4, 'distortion_model': 'heavy'}, "distortion model is 'heavy', wanted one of")])
 def test_a_calibration_that_is_none_gives_no_depth_but_a_reason(
         watched, lines, changed, said):

@@ -165,7 +165,8 @@ GREY = luma(picture())
     (compressed(BGR, 'jpg', 'jpeg'), picture(), 12),
     (compressed(BGR, 'jpg', 'bgr8; jpeg compressed bgr8', (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
      picture(), 12),
-    (compressed(GREY, 'jpg', 'mono8; jpeg compressed '), np.dstack([GREY] * 3), 6)])
+    (compressed(GREY, 'jpg', 'mono8; jpeg compressed '), np.dstack([GREY] * 3), 6),
+    (compressed(GREY, 'jpg', 'bayer_rggb8; jpeg compressed mono8'), np.dstack([GREY] * 3), 6)])
 def test_jpeg_and_png_of_every_kind(sent, expected, tolerance):
     assert image_size(sent) == SIZE
     rgb = rgb_from_compressed(sent)
