@@ -52,7 +52,7 @@ def locate(name, revision=None):
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    if folder.is_absolute() or str(name).startswith(('.', '~')) or str(name).count('/') != 1:
+    if not is_hub_id(str(name)):
         raise CheckpointError(f"model '{name}': no such folder; wanted 'nano', a folder with "
                               "config.json and model.safetensors, or a hub id 'owner/name'")
     try:
@@ -63,6 +63,11 @@ def locate(name, revision=None):
             f"model '{name}'{at}: neither a folder here nor to be had from the hub "
             f'({type(e).__name__}: {str(e).splitlines()[0]}); check the name and the network, '
             'or give a folder') from e
+
+
+def is_hub_id(name):
+    """Tell whether a text may be a hub id, owner/name, and no path."""
+    return name.count('/') == 1 and not name.startswith(('/', '.', '~'))
 
 
 def read_config(folder):

@@ -14,6 +14,7 @@ import traceback
 from depthvlm_ros.camera import forget_rectifications
 from depthvlm_ros.nodes import parameters
 from depthvlm_ros.nodes.answering import Answering
+from depthvlm_ros.nodes.installation import local_folder, pip_install
 from depthvlm_ros.nodes.measuring import Measuring
 from depthvlm_ros.nodes.memory import give_back, settle_malloc
 from depthvlm_ros.nodes.questions import Questions
@@ -133,14 +134,21 @@ class DepthNode(LifecycleNode):
         start_s = time.monotonic()
         try:
             from depthvlm_ros.model import Predictor
+            from depthvlm_ros.model.checkpoint import is_hub_id
             from transformers.utils import logging
-        except ImportError as error:
+        except Exception as error:  # one that is too old, or broken, may raise anything
             return self._failed(
-                f'the model needs Python packages that are missing ({error}): run '
-                f'"{sys.executable} -m pip install -r requirements.txt", or start the node with '
-                'the interpreter that has them')
+                f'Python packages that the model needs are missing, too old or broken '
+                f'({type(error).__name__}: {error}). This is {sys.executable}: if a virtual '
+                'environment has them, activate it first, or give python:= to the launch file; '
+                f'else, for what requirements.txt of depthvlm_ros lists: {pip_install()} ... '
+                'ros2 run depthvlm_ros doctor looks at each')
         logging.disable_progress_bar()      # a log has no use for it
         try:
+            if is_hub_id(name) and local_folder(name, self.value('revision')) is None:
+                self.get_logger().info(
+                    f'{name} is not here yet and is fetched from the hub (the 4B: about 9 GB); '
+                    f'that may take long, and "hf download {name}" does it beforehand')
             self._predictor = Predictor.from_pretrained(
                 name, device=self.value('device'), dtype=self.value('dtype'),
                 revision=self.value('revision') or None,

@@ -22,7 +22,8 @@ from depthvlm_ros.nodes.findings import fail, Finding, ok, warn
 
 PYTHON = (3, 10), (3, 14)
 PACKAGES = {'numpy': '>=1.21', 'torch': '>=2.6', 'transformers': '>=5.17,<6',
-            'tokenizers': '>=0.22', 'safetensors': '>=0.5', 'huggingface_hub': '>=1.3'}
+            'tokenizers': '>=0.22', 'safetensors': '>=0.5', 'huggingface_hub': '>=1.3',
+            'pillow': '>=9.1'}
 OPTIONAL = {
     'tf2_ros': 'points stay in the optical frame: target_frame is answered TF_UNAVAILABLE',
     'launch_ros': 'there is no ros2 launch: start the nodes by themselves, as README shows',
@@ -167,8 +168,9 @@ def check_device(device: str) -> Iterator[Finding]:
     except ValueError as error:
         yield fail(str(error), "set the node's parameter device")
         return
-    except (ImportError, OSError) as error:
-        yield fail(f'torch does not load: {error}', f'{pip_install()} --force-reinstall torch')
+    except Exception as error:  # a package that is too old, or broken, may raise anything
+        yield fail(f'torch or transformers does not load: {type(error).__name__}: {error}',
+                   f'{pip_install()} --force-reinstall torch, and look at the versions above')
         return
     if place.type == 'cuda':
         try:
@@ -193,6 +195,25 @@ def check_device(device: str) -> Iterator[Finding]:
                    'right for nano; the 4B needs a GPU and a torch that is built for it')
 
 
+def local_folder(name: str, revision: str | None = None) -> Path | None:
+    """
+    Return a model's folder without fetching anything.
+
+    :param name: as the node's parameter: 'nano', a folder, or a hub id.
+    :param revision: of a hub id; empty: its default.
+    :return: None where it is not here, and no folder can have that name.
+    """
+    from depthvlm_ros.model import checkpoint
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    if (checkpoint.EMBEDDED / name).is_dir() or Path(name).expanduser().is_dir():
+        return checkpoint.locate(name)
+    try:
+        return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
 def check_model(name: str, revision: str | None) -> Iterator[Finding]:
     """
     Check a model's files against what its configuration asks for, reading headers alone.
@@ -202,11 +223,11 @@ def check_model(name: str, revision: str | None) -> Iterator[Finding]:
     """
     try:
         from depthvlm_ros.model import checkpoint
-    except ImportError as error:
-        yield fail(f'the model code does not load: {error}',
+    except Exception as error:  # as above
+        yield fail(f'the model code does not load: {type(error).__name__}: {error}',
                    f'{pip_install()} -r requirements.txt')
         return
-    folder = _folder_of(name, revision)
+    folder = local_folder(name, revision)
     if folder is None:
         yield warn(f'{name} is neither a folder nor in the cache of the hub',
                    'the first configure fetches it (the 4B: about 9 GB), which needs a network; '
@@ -223,19 +244,6 @@ def check_model(name: str, revision: str | None) -> Iterator[Finding]:
                    'fetch its files again, or name another model')
         return
     yield ok(f'the model {name} is whole ({size_gb:.2f} GB in {folder})')
-
-
-def _folder_of(name: str, revision: str | None) -> Path | None:
-    """Return a model's folder without fetching anything, None where it is not here."""
-    from depthvlm_ros.model import checkpoint
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-    if (checkpoint.EMBEDDED / name).is_dir() or Path(name).expanduser().is_dir():
-        return checkpoint.locate(name)
-    try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:

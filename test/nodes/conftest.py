@@ -6,8 +6,10 @@ from array import array
 import contextlib
 import itertools
 import math
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 from builtin_interfaces.msg import Duration, Time
 import cv2
@@ -405,3 +407,14 @@ class Actor(Node):
             label='', source=SpatialReference.REQUEST, pixel=pixel, depth=2.5, valid=True,
             point=Point(x=0.5, y=-0.25, z=math.nan)) for pixel in request.pixels]
         return response
+
+
+@pytest.fixture
+def old_pillow(monkeypatch):
+    """Keep the model from being imported, as Ubuntu 22.04's Pillow without Resampling does."""
+    def fail(name, *words):
+        if name.startswith('depthvlm_ros.model'):
+            raise AttributeError("module 'PIL.Image' has no attribute 'Resampling'")
+    for name in ('depthvlm_ros.model', 'depthvlm_ros.model.predictor'):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, 'meta_path', [SimpleNamespace(find_spec=fail), *sys.meta_path])

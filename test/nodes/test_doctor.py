@@ -145,6 +145,14 @@ def test_a_hub_id_that_is_not_here_is_told_and_not_fetched(tmp_path, monkeypatch
     assert 'nobody/nothing' in finding.what
 
 
+@pytest.mark.usefixtures('old_pillow')
+def test_a_package_too_old_to_be_imported_is_a_finding():
+    for findings in (installation.check_device('cpu'), installation.check_model('nano', None)):
+        finding = the_only(findings)
+        assert finding.level is Level.FAIL
+        assert "AttributeError: module 'PIL.Image' has no" in finding.what
+
+
 def test_without_ros_it_says_so(tmp_path):
     (tmp_path / 'rclpy.py').write_text("raise ImportError('librcl.so: not found')")
     done = run_doctor('--model', 'nano', PYTHONPATH=f'{tmp_path}{os.pathsep}'

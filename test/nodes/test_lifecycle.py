@@ -126,6 +126,30 @@ def test_a_model_that_cannot_be_loaded_fails_and_says_what_to_do(make_depth_node
     assert 'Set the parameter model' in text
 
 
+@pytest.mark.usefixtures('old_pillow')
+def test_a_package_too_old_to_be_imported_fails_and_says_what_to_do(make_depth_node, capfd):
+    node = make_depth_node()
+    assert node.trigger_configure().name == 'FAILURE'
+    assert node.state == 'unconfigured'
+    text = capfd.readouterr().err
+    assert "too old or broken (AttributeError: module 'PIL.Image' has no" in text
+    assert 'activate it first' in text and 'pip install' in text
+
+
+@pytest.mark.parametrize('cached', [False, True])
+def test_a_model_that_is_fetched_is_said_before(make_depth_node, tmp_path, monkeypatch, capfd,
+                                              cached):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    if cached:
+        folder = tmp_path / 'models--nobody--nothing'
+        (folder / 'refs').mkdir(parents=True)
+        (folder / 'refs/main').write_text('0' * 40)
+        (folder / 'snapshots' / ('0' * 40)).mkdir(parents=True)
+    node = make_depth_node(model='nobody/nothing')
+    assert node.trigger_configure().name == 'FAILURE'       # the hub is not asked in tests
+    assert ('nobody/nothing is not here yet and is fetched' in capfd.readouterr().err) != cached
+
+
 def test_after_a_failure_another_model_can_be_configured(
         make_depth_node, tmp_path, checkpoint):
     node = make_depth_node(model=str(tmp_path))
