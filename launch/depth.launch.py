@@ -3,29 +3,33 @@
 """
 Start the depth node on the topics of one camera or several, ready unless autostart is false.
 
-An argument of this file wins over params_file, unless it has its default; autostart always wins.
+Every parameter of the node is an argument too. An argument wins over params_file, unless it has
+its default; autostart always wins.
 """
 
+from pathlib import Path
 import shlex
+import tempfile
 
+from ament_index_python.packages import get_package_share_directory
+from depthvlm_ros.nodes.parameters import TABLE
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
-from launch.substitutions import PathJoinSubstitution
 from launch_ros.actions import Node
-from launch_ros.substitutions import FindPackageShare
+from launch_ros.parameter_descriptions import ParameterValue
 
 PACKAGE = 'depthvlm_ros'
 NODE = 'depthvlm'
 
-# Arguments that are parameters of the node too: name, default, description.
-NODE_ARGUMENTS = [
-    ('model', 'JonnyYu828/DepthVLM-4B',
-     "Model: 'nano' (embedded, for synthetic rooms), a folder, or a hub id"),
-    ('device', 'auto', "Where the model runs: 'auto', 'cpu', 'cuda', 'cuda:1', ..."),
-    ('image_transport', 'raw',
-     "'raw' (sensor_msgs/Image on image_topic) or 'compressed' (CompressedImage on "
-     'image_topic/compressed)'),
-]
+# Parameters of the node whose arguments are made of their rows; the others have their own.
+ROWS = [row for row in TABLE if row.name not in ('cameras', 'autostart')]
+
+
+def text_of(default):
+    """Return a parameter's default as an argument has it."""
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
 ARGUMENTS = [
     ('image_topic', 'image', "The camera's images"),
     ('camera_info_topic', '',
@@ -33,7 +37,6 @@ ARGUMENTS = [
     ('cameras', '',
      "Several cameras instead of one: 'front=/front/image_raw left=/left/image_raw', each name "
      'with its image topic, camera_info beside it; empty: the one camera of image_topic'),
-    *NODE_ARGUMENTS,
     ('image_reliability', 'best_effort',
      "'best_effort' receives from any camera, but loses many images that are larger than what DDS "
      "buffers (often half a megabyte); 'reliable' loses none, nor their camera_info, from a "
@@ -49,6 +52,7 @@ ARGUMENTS = [
     ('record', '', 'Folder of a new bag to record the outputs in; empty: none'),
     ('python', '', 'Python interpreter of the node, for instance that of a virtual environment; '
      'empty: the first python3 on the PATH'),
+    *((row.name, text_of(row.default), row.description) for row in ROWS),
 ]
 SWITCHES = ('autostart', 'use_sim_time', 'rviz')
 YES_NO = {'true': True, '1': True, 'false': False, '0': False, '': False}
@@ -72,8 +76,9 @@ def cameras_of(values):
 
     :raises ValueError: cameras that are no NAME=TOPIC, or beside the topics of a single one.
     """
+    is_compressed = values['image_transport'] == 'compressed'
     if not values['cameras'].strip():
-        image = values['image_topic']
+        image = values['image_topic'].removesuffix('/compressed' if is_compressed else '')
         return {'': (image, values['camera_info_topic'] or sibling(image, 'camera_info'))}
     wanted = "wanted different names with topics, such as 'front=/front/image left=/left/image'"
     cameras = {}
@@ -81,6 +86,7 @@ def cameras_of(values):
         name, _, image = word.partition('=')
         if not name or not image or name in cameras:
             raise ValueError(f"cameras is {values['cameras']!r}, {wanted}")
+        image = image.removesuffix('/compressed' if is_compressed else '')
         cameras[name] = image, sibling(image, 'camera_info')
     for name, default, _ in ARGUMENTS[:2]:      # the topics of a single camera
         if values[name] != default:
@@ -89,11 +95,35 @@ def cameras_of(values):
     return cameras
 
 
+def typed(row, text):
+    """
+    Return an argument as a value of its parameter's type.
+
+    :raises ValueError: a text that is none.
+    """
+    if isinstance(row.default, bool):
+        return switch(row.name, text)
+    if isinstance(row.default, str):
+        return ParameterValue(text, value_type=str)     # a name of digits alone stays a text
+    try:
+        return type(row.default)(text)
+    except ValueError as error:
+        kind = 'a whole number' if isinstance(row.default, int) else 'a number'
+        raise ValueError(f'{row.name} is {text!r}, wanted {kind}') from error
+
+
+def switch(name, text):
+    """Return whether an argument is true; a ValueError names any other word."""
+    if text.lower() not in YES_NO:
+        raise ValueError(f'{name} is {text!r}, wanted true or false')
+    return YES_NO[text.lower()]
+
+
 def depth_node(values):
     """Return the action that starts the node."""
     cameras = cameras_of(values)
-    defaults = {name: default for name, default, _ in NODE_ARGUMENTS}
-    chosen = {name: values[name] for name in defaults if values[name] != defaults[name]}
+    chosen = {row.name: typed(row, values[row.name]) for row in ROWS
+              if values[row.name] != text_of(row.default)}
     if values['use_sim_time']:
         chosen['use_sim_time'] = True
     if '' not in cameras:
@@ -125,16 +155,26 @@ def rviz(values):
     """Return the action that starts RViz on the first camera's images and depth."""
     namespace = values['namespace']
     camera, (image_topic, _) = next(iter(cameras_of(values).items()))
+    image = resolved(namespace, image_topic)
     own = f'{NODE}/{camera}' if camera else NODE
     outputs = ['image', 'camera_info', 'points', 'image_color']
-    config = PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', 'depth.rviz'])
+    config = Path(get_package_share_directory(PACKAGE), 'config', 'depth.rviz')
+    if values['image_transport'] == 'compressed':
+        config = compressed_view(config)
     frame = ['-f', values['fixed_frame']] if values['fixed_frame'] else []
-    return Node(package='rviz2', executable='rviz2', arguments=['-d', config, *frame],
+    return Node(package='rviz2', executable='rviz2', arguments=['-d', str(config), *frame],
                 parameters=[{'use_sim_time': values['use_sim_time']}], output='log',
-                remappings=[('/image', resolved(namespace, image_topic)),
+                remappings=[('/image', image), ('/image/compressed', f'{image}/compressed'),
                             *((f'/{NODE}/depth/{output}',
                                resolved(namespace, f'{own}/depth/{output}'))
                               for output in outputs)])
+
+
+def compressed_view(config):
+    """Return RViz's settings with the compressed image, which it knows by the topic's end."""
+    with tempfile.NamedTemporaryFile('w', suffix='.rviz', delete=False) as copy:
+        copy.write(config.read_text().replace('Value: /image\n', 'Value: /image/compressed\n'))
+    return copy.name
 
 
 def bag(folder, namespace, use_sim_time):
@@ -150,9 +190,7 @@ def start(context):
     """Return the actions that the arguments ask for."""
     values = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
     for name in SWITCHES:
-        if values[name].lower() not in YES_NO:
-            raise ValueError(f'{name} is {values[name]!r}, wanted true or false')
-        values[name] = YES_NO[values[name].lower()]
+        values[name] = switch(name, values[name])
     actions = [depth_node(values)]
     if values['rviz']:
         actions.append(rviz(values))
@@ -163,8 +201,8 @@ def start(context):
 
 def generate_launch_description():
     """Return the arguments and what they start."""
-    choices = {'image_transport': ['raw', 'compressed'],
-               'image_reliability': ['best_effort', 'reliable']}
+    choices = {row.name: row.choices for row in ROWS if row.choices}
+    choices['image_reliability'] = 'best_effort', 'reliable'
     return LaunchDescription([
         *[DeclareLaunchArgument(name, default_value=default, description=description,
                                 choices=choices.get(name))

@@ -17,6 +17,7 @@ pytest.importorskip(
     'launch.actions', reason='launch is not on PyPI: needs a ROS 2 install')
 pytest.importorskip('launch_ros', reason='launch_ros is not on PyPI: needs a ROS 2 install')
 
+from depthvlm_ros.nodes.parameters import ROWS  # noqa: E402
 from launch import LaunchContext  # noqa: E402
 
 pytestmark = pytest.mark.ros
@@ -25,7 +26,7 @@ LAUNCH = Path(__file__).parents[1] / 'launch'
 DEPTH_ARGUMENTS = {
     'image_topic', 'camera_info_topic', 'model', 'device', 'params_file', 'namespace',
     'cameras', 'image_transport', 'image_reliability', 'autostart', 'use_sim_time', 'rviz',
-    'fixed_frame', 'record', 'python'}
+    'fixed_frame', 'record', 'python', *ROWS}
 PATIENCE_S = 90.0
 STARTER = """
 import sys
@@ -141,9 +142,35 @@ def test_the_defaults_start_the_released_model_by_itself(tmp_path):
     assert {'image:=image', 'image/compressed:=image/compressed',
             'camera_info:=camera_info'} <= set(remaps_of(command))
     values = parameters_of(command)
-    assert not {'model', 'device', 'image_transport'} & set(values)     # the node has the same
+    assert not set(ROWS) - {'autostart'} & set(values)      # the node has the same
     assert values['autostart'] is True
     assert values['use_sim_time'] is False
+
+
+def test_every_parameter_is_an_argument_and_keeps_its_type(tmp_path):
+    needs_the_installed_package()
+    sent = {'quantise': 'int8', 'rectify': 'false', 'max_image_tokens': '256', 'max_rate': '5',
+            'compute_distances': 'True', 'revision': '123', 'cloud_stride': '4'}
+    values = parameters_of(started(tmp_path, **sent)['depth_node'])
+    assert {name: values[name] for name in sent} == {
+        'quantise': 'int8', 'rectify': False, 'max_image_tokens': 256, 'max_rate': 5.0,
+        'compute_distances': True, 'revision': '123', 'cloud_stride': 4}
+    assert isinstance(values['max_rate'], float)
+    file = LAUNCH.parent / 'config' / 'depth.yaml'
+    (tmp_path / 'file').mkdir()
+    values = parameters_of(
+        started(tmp_path / 'file', params_file=str(file), cloud_stride='2')['depth_node'])
+    assert (values['cloud_stride'], values['max_rate']) == (2, 0.0)
+
+
+@pytest.mark.parametrize('arguments', [
+    {'image_topic': '/cam/image_raw/compressed'}, {'cameras': 'a=/cam/image_raw/compressed'}])
+def test_a_compressed_topic_may_be_named_by_its_whole_name(tmp_path, arguments):
+    needs_the_installed_package()
+    remaps = remaps_of(started(tmp_path, image_transport='compressed', **arguments)['depth_node'])
+    own = 'a/' if 'cameras' in arguments else ''
+    assert {f'{own}image/compressed:=/cam/image_raw/compressed',
+            f'{own}camera_info:=/cam/camera_info'} <= set(remaps)
 
 
 def test_a_lifecycle_manager_and_simulated_time_can_be_asked_for(tmp_path):
@@ -234,6 +261,15 @@ def test_rviz_shows_this_camera_and_this_node(tmp_path):
     assert '-f' not in started(tmp_path / 'again', rviz='true')['rviz2']
 
 
+def test_rviz_shows_the_compressed_image_where_the_node_takes_it(tmp_path):
+    needs_the_installed_package()
+    rviz = started(tmp_path, rviz='true', image_topic='/cam/image_raw',
+                   image_transport='compressed')['rviz2']
+    topics = re.findall(r'Value: (/image\S*)', Path(rviz[rviz.index('-d') + 1]).read_text())
+    assert topics == ['/image/compressed']
+    assert '/image/compressed:=/cam/image_raw/compressed' in remaps_of(rviz)
+
+
 def test_several_cameras(tmp_path):
     needs_the_installed_package()
     commands = started(tmp_path, cameras='front=/f/image_raw left=left/image', namespace='robot',
@@ -264,7 +300,19 @@ def test_cameras_that_cannot_be_are_refused(arguments, said):
     assert said in output
 
 
-@pytest.mark.parametrize('name', ['rviz', 'autostart', 'use_sim_time'])
+@pytest.mark.parametrize(('argument', 'wanted'), [
+    ('max_rate:=fast', "max_rate is 'fast', wanted a number"),
+    ('cloud_stride:=1.5', "cloud_stride is '1.5', wanted a whole number"),
+    ('quantise:=int3', 'quantise')])
+def test_values_of_another_type_are_refused(argument, wanted):
+    process = start('depth.launch.py', argument, stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT, text=True)
+    output = process.communicate(timeout=PATIENCE_S)[0]
+    assert process.returncode != 0
+    assert wanted in output
+
+
+@pytest.mark.parametrize('name', ['rviz', 'autostart', 'use_sim_time', 'rectify'])
 def test_a_switch_is_told_apart_from_other_words(name):
     process = start('depth.launch.py', f'{name}:=maybe', stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT, text=True)
