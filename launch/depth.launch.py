@@ -16,7 +16,6 @@ from depthvlm_ros.nodes.parameters import TABLE
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
 PACKAGE = 'depthvlm_ros'
 NODE = 'depthvlm'
@@ -104,7 +103,7 @@ def typed(row, text):
     if isinstance(row.default, bool):
         return switch(row.name, text)
     if isinstance(row.default, str):
-        return ParameterValue(text, value_type=str)     # a name of digits alone stays a text
+        return text
     try:
         return type(row.default)(text)
     except ValueError as error:
