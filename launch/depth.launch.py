@@ -75,9 +75,9 @@ def cameras_of(values):
 
     :raises ValueError: cameras that are no NAME=TOPIC, or beside the topics of a single one.
     """
-    is_compressed = values['image_transport'] == 'compressed'
+    end = '/compressed' if values['image_transport'] == 'compressed' else ''
     if not values['cameras'].strip():
-        image = values['image_topic'].removesuffix('/compressed' if is_compressed else '')
+        image = values['image_topic'].removesuffix(end)
         return {'': (image, values['camera_info_topic'] or sibling(image, 'camera_info'))}
     wanted = "wanted different names with topics, such as 'front=/front/image left=/left/image'"
     cameras = {}
@@ -85,7 +85,7 @@ def cameras_of(values):
         name, _, image = word.partition('=')
         if not name or not image or name in cameras:
             raise ValueError(f"cameras is {values['cameras']!r}, {wanted}")
-        image = image.removesuffix('/compressed' if is_compressed else '')
+        image = image.removesuffix(end)
         cameras[name] = image, sibling(image, 'camera_info')
     for name, default, _ in ARGUMENTS[:2]:      # the topics of a single camera
         if values[name] != default:

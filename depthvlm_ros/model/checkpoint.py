@@ -70,6 +70,21 @@ def is_hub_id(name):
     return name.count('/') == 1 and not name.startswith(('/', '.', '~'))
 
 
+def local_folder(name, revision=None):
+    """
+    Return a checkpoint's folder without fetching anything, or None where it is not here.
+
+    :param name: as locate's.
+    :param revision: of a hub id; empty: its default.
+    """
+    if (EMBEDDED / name).is_dir() or Path(name).expanduser().is_dir():
+        return locate(name)
+    try:
+        return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
 def read_config(folder):
     """
     Read and check config.json.

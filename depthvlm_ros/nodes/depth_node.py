@@ -14,7 +14,7 @@ import traceback
 from depthvlm_ros.camera import forget_rectifications
 from depthvlm_ros.nodes import parameters
 from depthvlm_ros.nodes.answering import Answering
-from depthvlm_ros.nodes.installation import local_folder, pip_install
+from depthvlm_ros.nodes.installation import pip_install
 from depthvlm_ros.nodes.measuring import Measuring
 from depthvlm_ros.nodes.memory import give_back, settle_malloc
 from depthvlm_ros.nodes.questions import Questions
@@ -134,7 +134,7 @@ class DepthNode(LifecycleNode):
         start_s = time.monotonic()
         try:
             from depthvlm_ros.model import Predictor
-            from depthvlm_ros.model.checkpoint import is_hub_id
+            from depthvlm_ros.model.checkpoint import is_hub_id, local_folder
             from transformers.utils import logging
         except Exception as error:  # one that is too old, or broken, may raise anything
             return self._failed(

@@ -195,25 +195,6 @@ def check_device(device: str) -> Iterator[Finding]:
                    'right for nano; the 4B needs a GPU and a torch that is built for it')
 
 
-def local_folder(name: str, revision: str | None = None) -> Path | None:
-    """
-    Return a model's folder without fetching anything.
-
-    :param name: as the node's parameter: 'nano', a folder, or a hub id.
-    :param revision: of a hub id; empty: its default.
-    :return: None where it is not here, and no folder can have that name.
-    """
-    from depthvlm_ros.model import checkpoint
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-    if (checkpoint.EMBEDDED / name).is_dir() or Path(name).expanduser().is_dir():
-        return checkpoint.locate(name)
-    try:
-        return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
-
-
 def check_model(name: str, revision: str | None) -> Iterator[Finding]:
     """
     Check a model's files against what its configuration asks for, reading headers alone.
@@ -227,7 +208,7 @@ def check_model(name: str, revision: str | None) -> Iterator[Finding]:
         yield fail(f'the model code does not load: {type(error).__name__}: {error}',
                    f'{pip_install()} -r requirements.txt')
         return
-    folder = local_folder(name, revision)
+    folder = checkpoint.local_folder(name, revision)
     if folder is None:
         yield warn(f'{name} is neither a folder nor in the cache of the hub',
                    'the first configure fetches it (the 4B: about 9 GB), which needs a network; '
