@@ -186,7 +186,9 @@ def _pairs(heard: Heard, reason: str) -> Iterator[Finding]:
     if heard.image is None or heard.info is None:
         return
     if not any(isinstance(pair, Calibration) for pair in heard.paired):
-        yield fail(f'images find no camera_info: {reason or heard.paired[-1]}',
+        # What a pair was refused for says more than why the latest image, perhaps, has none yet.
+        why = heard.paired[-1] if heard.paired else reason
+        yield fail(f'images find no camera_info: {why}',
                    'publish the camera_info of these very images: same stamp, or same frame_id '
                    'and size')
     else:
