@@ -201,7 +201,7 @@ def main(args=None):
     parser.add_argument('--workers', type=at_least(1), default=1,
                         help='processes that share out the rooms, on the CPU')
     parser.add_argument('--compute-distances', action='store_true',
-                        help='measure where the model points, instead of taking its words')
+                        help='combine its words with the depth where it points')
     add_loading(parser)
     options = parser.parse_args(args)
     loading = Loading.of(options)

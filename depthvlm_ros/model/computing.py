@@ -1,12 +1,12 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Distances computed from where the model points and from its depth there, instead of its words.
+Distances computed from where the model points and from its depth there, beside its words.
 
-A small model sees depth better than it puts it into words. Asked how far a thing is, or how far
-two are apart, it is asked to point at them; what is measured at those places is the answer. Asked
-which of two is closer, it is right more often when the distances that it states and those that are
-measured are combined.
+A small model sees depth better than it puts it into words. Asked how far two things are apart, it
+is asked to point at them; what is measured at those places is the answer. Asked how far a thing
+is, or which of two is closer, it is right more often when the distances that it states and those
+that are measured are combined: the two ways err apart.
 """
 
 from __future__ import annotations
@@ -108,6 +108,8 @@ class ComputedDistance:
 
     The model is asked to point at the things, one after the other. Where it says that one is not
     there, these are the words; where it says anything else, the question itself is put to it.
+    Of one thing that it has pointed at, it is asked the question itself too: where its words state
+    a distance, the answer is the geometric mean of that and of the depth where it pointed.
 
     :param begin: takes (question, max_tokens) and returns a Decoding about one view.
     :param question: what was asked.
@@ -118,7 +120,8 @@ class ComputedDistance:
     :raises ValueError: max_tokens below 1.
     """
 
-    BASIS = 'the depth where the model pointed'
+    MEASURED = 'the depth where the model pointed'
+    COMBINED = "the model's words and the depth where it pointed"
 
     def __init__(self, begin: Callable[[str, int], Decoding], question: str, things: list[str],
                  depth_m, intrinsics, max_tokens: int):
@@ -130,7 +133,9 @@ class ComputedDistance:
         self._depth_m, self._intrinsics = depth_m, intrinsics
         self._found: list[spatial.Reference] = []
         self._said: list[str] = []
-        self._points = True
+        self._stated_m: list[float] = []
+        # What is done with the model's words once they have ended; None: they are the answer.
+        self._take: Callable[[str], None] | None = self._take_point
         self._decodings = [begin(self._opening(), max_tokens)]
 
     @property
@@ -143,10 +148,10 @@ class ComputedDistance:
         if self.ended:
             return False
         going = self._decodings[-1].step()
-        if not self._points:
+        if self._take is None:
             self.text, self.ended = self._decodings[-1].text, self._decodings[-1].ended
         elif not going:
-            self._take_point()
+            self._take(self._decodings[-1].text)
         return not self.ended
 
     def _opening(self) -> str:
@@ -158,19 +163,37 @@ class ComputedDistance:
         references = spatial.references_in(self.text, self._depth_m, self._intrinsics)
         return Answer(self.text, references, self.tokens, self.ended)
 
-    def _take_point(self) -> None:
+    def _take_point(self, said: str) -> None:
         """Use what the model said when it was to point."""
-        said = self._decodings[-1].text
         if self._measured(said):
             if len(self._found) < len(self._things):
                 self._go_on(POINT_QUESTION.format(thing=self._things[len(self._found)]))
+            elif len(self._things) == 1 and self.tokens < self.max_tokens:
+                self._take = self._take_words
+                self._go_on(self._question)
             else:
-                self.text, self.ended, self.computed = self._sentence(), 'stop', self.BASIS
+                self._end()
         elif not spatial.names_coordinates(said) and _DENIAL.search(said):
             self.text, self.ended = said, self._decodings[-1].ended
         else:
-            self._points = False
+            self._take = None
             self._go_on(self._question)
+
+    def _take_words(self, said: str) -> None:
+        """Use what the model said to the question itself, beside the place that is measured."""
+        if self._decodings[-1].ended == 'stop':     # a number may be cut short
+            self._stated_m = stated_distances(said, self._things)
+        self._end()
+
+    def _end(self) -> None:
+        """Give the answer that is computed."""
+        self.text, self.ended = self._sentence(), 'stop'
+        self.computed = self.COMBINED if self._stated_m else self.MEASURED
+
+    def _means_m(self) -> list[float]:
+        """Return each thing's distance: the geometric mean of the stated and the measured one."""
+        return [math.sqrt(stated_m * place.depth_m)
+                for stated_m, place in zip(self._stated_m, self._found, strict=True)]
 
     def _measured(self, said: str) -> bool:
         """Keep the one place that the words name; False where there is none that has depth."""
@@ -192,7 +215,8 @@ class ComputedDistance:
     def _sentence(self) -> str:
         """Return the answer: the distance, and the places it was measured at."""
         if len(self._found) == 1:
-            distance = f'The {_name(self._things[0])} is {self._found[0].depth_m:.2f} m away.'
+            distance_m, = self._means_m() if self._stated_m else [self._found[0].depth_m]
+            distance = f'The {_name(self._things[0])} is {distance_m:.2f} m away.'
         else:
             one, other = (place.point_m for place in self._found)
             distance = f'They are {math.dist(one, other):.2f} m apart.'
@@ -205,30 +229,27 @@ class ComputedComparison(ComputedDistance):
 
     The question is put to the model first. Where it states both distances in its words, it is
     asked to point at both things, and each distance is the geometric mean of what it stated and
-    of the depth there; the two ways err apart. Anywhere else its words stand as they are.
+    of the depth there. Anywhere else its words stand as they are.
     """
-
-    BASIS = 'the distances in the words of the model and the depth where it pointed'
 
     def __init__(self, *args, **kwargs):
         self._own: Decoding | None = None       # in whose words the distances are stated
-        self._stated_m: list[float] = []
         super().__init__(*args, **kwargs)
 
     def _opening(self) -> str:
         """Return the question itself."""
         return self._question
 
-    def _take_point(self) -> None:
+    def _take_point(self, said: str) -> None:
         """Use the model's own words first, then the places it points at."""
         if self._own is None:
             self._own = self._decodings[0]
-            self._stated_m = stated_distances(self._own.text, self._things)
+            self._stated_m = stated_distances(said, self._things)
             going_on = self._own.ended == 'stop' and bool(self._stated_m)
         else:
-            going_on = self._measured(self._decodings[-1].text)
+            going_on = self._measured(said)
         if going_on and len(self._found) == len(self._things):
-            self.text, self.ended, self.computed = self._sentence(), 'stop', self.BASIS
+            self._end()
         elif going_on and self.tokens < self.max_tokens:
             self._go_on(POINT_QUESTION.format(thing=self._things[len(self._found)]))
         else:
@@ -236,8 +257,7 @@ class ComputedComparison(ComputedDistance):
 
     def _sentence(self) -> str:
         """Return the answer, both distances first, and the places that were measured."""
-        means_m = [math.sqrt(stated_m * place.depth_m)
-                   for stated_m, place in zip(self._stated_m, self._found, strict=True)]
+        means_m = self._means_m()
         one, other = (_name(thing) for thing in self._things)
         closer = one if means_m[0] < means_m[1] else other
         return ' '.join([f'The {one} is at {means_m[0]:.2f} m and the {other} at '

@@ -114,8 +114,8 @@ TABLE = (
     Row('max_tokens', 128, 'longest answer, in tokens, of a question without max_tokens',
         span=(1, 4096)),
     Row('compute_distances', False,
-        'how far a thing is, or two are apart: let the model point and measure the depth there, '
-        'instead of taking its words; which of two is closer: combine both'),
+        'how far a thing is, and which of two is closer: combine the distances in its words '
+        'with the depth where it points; how far two are apart: measure where it points'),
     Row('max_questions', 8, 'questions that may be open at once; one more is answered BUSY',
         Change.NOT_ACTIVE, (1, 64)),
     Row('hang_timeout', 120.0,

@@ -130,6 +130,39 @@ def place(x, y, label='x'):
     return f'[{{"point_2d": [{x}, {y}], "label": "{label}"}}]'
 
 
+@pytest.mark.parametrize(('words', 'stated_m'), [
+    ('The red box is 3.00 m away.', 3.0), ('The box is not far.', None),
+    ('There is no red box in the image.', None)])
+def test_one_distance_is_of_the_words_and_the_depth_at_the_point(nano, view, say, words, stated_m):
+    say(place(500, 500), words)
+    decoding = nano.begin(view, 'How far is the red box?', 128, True)
+    while decoding.step():
+        pass
+    measured_m = decoding.answer().references[0].depth_m
+    distance_m = math.sqrt(stated_m * measured_m) if stated_m else measured_m
+    assert abs(distance_m - measured_m) > 0.02 or not stated_m
+    assert decoding.text == f'The red box is {distance_m:.2f} m away. {place(500, 500)}'
+    assert ('words' in decoding.computed) == bool(stated_m)
+    assert 'the depth where' in decoding.computed
+    assert decoding.ended == 'stop'
+
+
+@pytest.mark.parametrize('left', [0, 1, 3])
+def test_words_that_no_tokens_are_left_for_do_not_count(nano, view, say, left):
+    say(place(500, 500), 'The red box is 3.00 m away.')
+    spoken = nano.begin(view, 'Point at it.')
+    while spoken.step():
+        pass
+    decoding = nano.begin(view, 'How far is the red box?', spoken.tokens + left, True)
+    say(place(500, 500), 'The red box is 3.00 m away.')
+    while decoding.step():
+        pass
+    measured_m = decoding.answer().references[0].depth_m
+    assert decoding.text == f'The red box is {measured_m:.2f} m away. {place(500, 500)}'
+    assert decoding.computed == 'the depth where the model pointed'
+    assert decoding.tokens <= decoding.max_tokens
+
+
 def test_one_distance_is_the_depth_at_the_point(nano, view, say):
     say(place(500, 500))
     answer = nano.ask(view, 'How far is the red box?', compute_distances=True)
@@ -174,7 +207,7 @@ def test_which_is_closer_is_heard_both_ways(nano, view, say):
     assert decoding.text == (
         f'The box is at {means[0]:.2f} m and the ball at {means[1]:.2f} m, so the ball is closer. '
         + ' '.join(places))
-    assert 'the words of the model and the depth' in decoding.computed
+    assert "the model's words and the depth" in decoding.computed
     assert decoding.ended == 'stop'
 
 
