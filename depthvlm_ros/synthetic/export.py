@@ -18,7 +18,7 @@ from depthvlm_ros.options import at_least
 from depthvlm_ros.synthetic.cameras import FOCAL_RANGE
 from depthvlm_ros.synthetic.scene import Scene
 from depthvlm_ros.synthetic.walk import PERIOD_S
-from depthvlm_ros.synthetic.wording import DEPTH_ANSWER, DEPTH_QUESTION
+from depthvlm_ros.synthetic.wording import DEPTH_ANSWER, DEPTH_QUESTION, number_in
 import numpy as np
 from tqdm import tqdm
 
@@ -142,10 +142,10 @@ def accepted_answers(kind, answer):
         return [answer, text.removeprefix('The ').partition(',')[0]]
     if kind == 'absent':
         return [answer, text.removesuffix(' in the image')]
-    number = text.split()[2]
-    if number == 'no':
+    number = number_in(answer)
+    if number == 0:
         return [answer, *NONE_WORDS]
-    return [answer, number, *NUMBER_WORDS[int(number):int(number) + 1]]
+    return [answer, str(number), *NUMBER_WORDS[number:number + 1]]
 
 
 def export(out, count, seed=0, split='held_out', width=640, height=480):

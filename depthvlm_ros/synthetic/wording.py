@@ -118,6 +118,12 @@ def answer_count(kind: str, number: int) -> str:
     return f'There {verb} {number} {things(kind, number)}.'
 
 
+def number_in(answer: str) -> int:
+    """Return how many things there are by an answer of answer_count."""
+    number = answer.split()[2]
+    return 0 if number == 'no' else int(number)
+
+
 def answer_side(label_a: str, label_b: str, is_left: bool) -> str:
     """Answer on which side of the second thing the first one is."""
     return f'The {label_a} is {"left" if is_left else "right"} of the {label_b}.'

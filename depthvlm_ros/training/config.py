@@ -86,6 +86,8 @@ class RoomSource:
     :param native_px: narrowest and widest camera image rendered.
     :param questions: most questions asked about an image.
     :param kinds: how often each kind of question is drawn, relative; a kind left out never is.
+    :param numbers: how often "how many" is asked where there are none, one, two, ..., relative;
+        the last goes for all more. Drawn alike, three in one view are too rare to be learnt.
     :param window: height and width of a randomly placed window in which the depth loss is taken,
         as a share of the image's; 1: everywhere.
     """
@@ -94,6 +96,7 @@ class RoomSource:
     native_px: tuple[int, int] = (240, 400)
     questions: int = 6
     kinds: dict = field(default_factory=lambda: {'depth': 1})
+    numbers: tuple[float, ...] = (1.0,)
     window: float = 1.0
 
     def __post_init__(self):
@@ -105,6 +108,8 @@ class RoomSource:
         if not all(isinstance(often, int | float) and 0 <= often < math.inf
                    for often in self.kinds.values()):
             raise ValueError(f'kinds is {self.kinds}, wanted how often, numbers >= 0')
+        if not self.numbers or not all(0 < often < math.inf for often in self.numbers):
+            raise ValueError(f'numbers is {list(self.numbers)}, wanted how often, numbers > 0')
         if not 0 < self.window <= 1:
             raise ValueError(f'window is {self.window}, wanted a share in (0, 1]')
         if not any(self.kinds.values()):
@@ -282,9 +287,12 @@ def read_value(name, kind, value):
     if get_origin(kind) is UnionType:       # of something and None
         return None if value is None else read_value(name, get_args(kind)[0], value)
     if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple) or len(value) != len(get_args(kind)):
-            raise ValueError(f'{name} is {value!r}, wanted {len(get_args(kind))} numbers')
-        return tuple(read_value(name, each, part) for each, part in zip(get_args(kind), value))
+        parts, any_number = get_args(kind), Ellipsis in get_args(kind)
+        if not isinstance(value, list | tuple) or not (any_number or len(value) == len(parts)):
+            raise ValueError(f'{name} is {value!r}, wanted '
+                             f'{"a list of" if any_number else len(parts)} numbers')
+        parts = parts[:1] * len(value) if any_number else parts
+        return tuple(read_value(name, each, part) for each, part in zip(parts, value))
     return tuple(value) if isinstance(value, list) else value
 
 

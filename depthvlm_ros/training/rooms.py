@@ -8,6 +8,7 @@ from depthvlm_ros.model.preprocessing import plan_resize
 from depthvlm_ros.synthetic import draw_camera, Scene
 from depthvlm_ros.synthetic.vocabulary import SURFACES
 from depthvlm_ros.synthetic.walk import PERIOD_S
+from depthvlm_ros.synthetic.wording import number_in
 from depthvlm_ros.training.gaze import Guide, NAMED_COLOURS, NAMED_KINDS
 from depthvlm_ros.training.samples import Sample
 import numpy as np
@@ -109,14 +110,23 @@ class Rooms:
     def _asked(self, rng, frame):
         """Choose questions by the weights of their kinds: (question, answer, kind) each."""
         pairs = frame.questions(int(rng.integers(2**31)))
-        weights = np.array([self.source.kinds.get(kind, 0) for _, _, kind in pairs], float)
-        counts = {kind: sum(k == kind for _, _, k in pairs) for _, _, kind in pairs}
-        weights /= [counts[kind] for _, _, kind in pairs]  # a kind's weight, whatever its number
+        weights = np.array([self._weight(answer, kind) for _, answer, kind in pairs])
+        kinds = np.array([kind for _, _, kind in pairs])
+        for kind in np.unique(kinds):   # a kind's weight, however many questions it has
+            weights[kinds == kind] *= (
+                self.source.kinds.get(str(kind), 0) / weights[kinds == kind].sum())
         some = min(self.source.questions, int((weights > 0).sum()))
         if not some:
             return []
         chosen = rng.choice(len(pairs), some, replace=False, p=weights / weights.sum())
         return [pairs[i] for i in chosen]
+
+    def _weight(self, answer, kind):
+        """Return how often a question is drawn among those of its kind, relative."""
+        if kind != 'count':
+            return 1.0
+        numbers = self.source.numbers
+        return float(numbers[min(number_in(answer), len(numbers) - 1)])
 
 
 def token_names(frame, size, token_px, points=POINTS, least=LEAST_POINTS):

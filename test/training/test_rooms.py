@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 
+from depthvlm_ros.synthetic.wording import number_in
 from depthvlm_ros.training import rooms as rooms_module
 from depthvlm_ros.training.config import RoomSource
 from depthvlm_ros.training.learner import Learner, PARTS
@@ -56,6 +57,36 @@ def test_the_depth_loss_sees_the_window_alone(parts):
 def test_a_window_beyond_the_image_is_refused():
     with pytest.raises(ValueError, match=r'window is 1.5, wanted a share in \(0, 1\]'):
         RoomSource(window=1.5)
+
+
+@pytest.fixture
+def asked(parts, monkeypatch):
+    """Return a function that draws (question, answer, kind) of 100 rooms of a source."""
+    drawn = []
+    draw = rooms_module.Rooms._asked
+    monkeypatch.setattr(rooms_module.Rooms, '_asked',
+                        lambda *a: drawn.append(draw(*a)) or drawn[-1])
+
+    def of(**source):
+        drawn.clear()
+        rooms = Rooms(RoomSource(native_px=(60, 100), **source), parts[2], seed=3,
+                      with_names=False)
+        for index in range(100):
+            rooms.sample(index)
+        return [pair for pairs in drawn for pair in pairs]
+    return of
+
+
+def test_how_often_a_number_of_things_is_asked_for_can_be_told(asked):
+    kinds = {'count': 1, 'far': 1}
+    plain = asked(kinds=kinds, questions=2)
+    rare = asked(kinds=kinds, questions=2, numbers=(1, 1, 4, 20))
+    threes, more = (sum(kind == 'count' and number_in(answer) >= 3 for _, answer, kind in pairs)
+                    for pairs in (plain, rare))
+    assert more >= 3 * max(threes, 1)
+    # The kinds keep their shares.
+    plain, rare = (sum(kind == 'count' for _, _, kind in pairs) for pairs in (plain, rare))
+    assert 0.85 < rare / plain < 1.15
 
 
 def test_half_of_the_windows_hold_a_thing_by_intent(parts, monkeypatch):
