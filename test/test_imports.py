@@ -24,6 +24,7 @@ FORBIDDEN = {
     'camera': ROS | INTERFACES | NODES | LEARNING | ABOVE_NUMPY,
     'geometry': ROS | INTERFACES | NODES | LEARNING | ABOVE_NUMPY,
     'options': ROS | INTERFACES | NODES | LEARNING | ABOVE_NUMPY,
+    'processes': ROS | INTERFACES | NODES | LEARNING | ABOVE_NUMPY,
     'spatial': ROS | INTERFACES | NODES | LEARNING | ABOVE_NUMPY,
     'model': ROS | INTERFACES | NODES | ABOVE_NUMPY - {'depthvlm_ros.model'},
     'synthetic': ROS | INTERFACES | NODES | LEARNING | ABOVE_NUMPY - {'depthvlm_ros.synthetic'},

@@ -85,7 +85,10 @@ def test_what_rosdep_has_no_key_for_is_required(file, packages):
     assert required == packages
 
 
-@pytest.mark.parametrize('node', re.search(r'foreach\(node ([\w ]+)\)', CMAKE)[1].split())
+EXECUTABLES = re.search(r'foreach\(node ([\w ]+)\)', CMAKE)[1].split()
+
+
+@pytest.mark.parametrize('node', EXECUTABLES)
 def test_every_executable_has_its_main(node):
     tree = ast.parse((SOURCE / f'depthvlm_ros/nodes/{node}.py').read_text())
     mains = [item for item in tree.body
@@ -96,7 +99,7 @@ def test_every_executable_has_its_main(node):
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize('node', ['ask', 'camera_node', 'depth_node'])
+@pytest.mark.parametrize('node', EXECUTABLES)
 def test_ros2_run_finds_the_installed_executable(node):
     packages = pytest.importorskip('ament_index_python.packages')
     try:

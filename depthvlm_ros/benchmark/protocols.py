@@ -130,7 +130,8 @@ def measure_grid(predictor, frame, columns, rows):
     endless = dataclasses.replace(predictor.prompt, stops=frozenset())
     began = clocks_s(predictor.device)
     decoding = Decoding(predictor.model, predictor.tokenizer, endless,
-                        read_image(predictor, frame.rgb, CAMERA), question, text_tokens)
+                        read_image(predictor, frame.rgb, CAMERA), question, text_tokens,
+                        predictor.engine.steps)
     while decoding.tokens < cells:
         decoding.step()
     cells_s = clocks_s(predictor.device) - began

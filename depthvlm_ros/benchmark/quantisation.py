@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 
 from depthvlm_ros.benchmark.metrics import depth_metrics
 from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.published import predictor_of
+from depthvlm_ros.benchmark.rooms import measure_speed
 from depthvlm_ros.model.quantisation import (
     KINDS,
     packed_bytes,
@@ -46,14 +46,9 @@ def draw_rooms(rooms, first_seed=0):
 
 
 def look_at(predictor, drawn, name):
-    """Return the depth maps (H, W) of all rooms, and the median s of a look."""
-    predictor.look(drawn[0][0].rgb, drawn[0][1])
-    maps_m, spent_s = [], []
-    for frame, camera in tqdm(drawn, unit='room', desc=name, mininterval=5):
-        began = time.perf_counter()
-        maps_m.append(predictor.look(frame.rgb, camera).depth_m)
-        spent_s.append(time.perf_counter() - began)
-    return maps_m, float(np.median(spent_s))
+    """Return the depth maps (H, W) of all rooms."""
+    return [predictor.look(frame.rgb, camera).depth_m
+            for frame, camera in tqdm(drawn, unit='room', desc=name, mininterval=5)]
 
 
 def against(maps_m, references_m):
@@ -72,7 +67,7 @@ def measure_quantisation(load, drawn, kinds=KINDS):
     :param drawn: as draw_rooms gives it.
     :return: dict: kind ('none' first) -> 'truth' and 'unquantised' (delta1 and abs_rel against
         these), 'stored_mb' as the weights lie here, 'packed_mb' as they do where int4 is packed,
-        and 'look_s'.
+        and 'look_s', of one size of images again and again (rooms.measure_speed).
     """
     truth_m = [frame.depth_m for frame, _ in drawn]
     figures, plain_m = {}, None
@@ -82,12 +77,12 @@ def measure_quantisation(load, drawn, kinds=KINDS):
         if kind:
             quantise(predictor.model, kind)
         name = kind or 'none'
-        maps_m, look_s = look_at(predictor, drawn, name)
+        maps_m = look_at(predictor, drawn, name)
         plain_m = plain_m or maps_m
         figures[name] = {'truth': against(maps_m, truth_m),
                          'unquantised': against(maps_m, plain_m),
                          'stored_mb': stored_bytes(predictor.model) / MB, 'packed_mb': packed / MB,
-                         'look_s': look_s}
+                         'look_s': 1 / measure_speed(predictor)}
         predictor.close()
     return figures
 

@@ -90,9 +90,12 @@ class Engine:
     def fits(self):
         """Tell whether the model can be run by this engine as it stands."""
         model = self._model
-        inner = (model, model.model, model.model.visual, model.model.language_model)
-        return (all(part.config._attn_implementation == 'sdpa' for part in inner[2:])
-                and not any(map(is_watched, inner)))
+        visual, language = model.model.visual, model.model.language_model
+        gone_past = (model, model.model, visual, visual.patch_embed, *visual.blocks,
+                     *(block.attn for block in visual.blocks), language, *language.layers,
+                     *(layer.self_attn for layer in language.layers))
+        return (all(part.config._attn_implementation == 'sdpa' for part in (visual, language))
+                and not any(map(is_watched, gone_past)))
 
     @torch.inference_mode()
     def run(self, images):

@@ -244,7 +244,8 @@ class Predictor:
         :param max_tokens: most tokens of the answer.
         :param compute_distances: where a distance is asked for, or which of two things is
             closer, let the model point too, and measure there, see computing.
-        :param depth_m: to measure in, (H, W) float32, metres, NaN invalid; None: the view's.
+        :param depth_m: to measure in for compute_distances, (H, W) float32, metres, NaN invalid;
+            None: the view's.
         :return: Decoding, or computing.ComputedDistance.
         :raises ValueError: max_tokens below 1.
         """

@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 
 from depthvlm_ros.action import AnswerQuery
-from depthvlm_ros.nodes.queries import REQUESTS, Status
+from depthvlm_ros.nodes.queries import REQUESTS_QOS, Status
 from depthvlm_ros.nodes.questions import Questions
 from depthvlm_ros.nodes.worker import Question
 from rclpy.action import ActionServer, CancelResponse
@@ -34,8 +34,8 @@ class Answering:
         self._server = ActionServer(
             node, AnswerQuery, '~/answer', self._execute,
             cancel_callback=lambda goal: CancelResponse.ACCEPT,
-            callback_group=MutuallyExclusiveCallbackGroup(), goal_service_qos_profile=REQUESTS,
-            result_service_qos_profile=REQUESTS, cancel_service_qos_profile=REQUESTS,
+            callback_group=MutuallyExclusiveCallbackGroup(), goal_service_qos_profile=REQUESTS_QOS,
+            result_service_qos_profile=REQUESTS_QOS, cancel_service_qos_profile=REQUESTS_QOS,
             result_timeout=RESULT_KEPT_S)
 
     def destroy(self) -> None:

@@ -25,6 +25,7 @@ from depthvlm_ros.srv import SpatialQuery
 import numpy as np
 import rclpy
 from rclpy.exceptions import NameValidationException
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
@@ -196,8 +197,10 @@ def main(args: list[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, interrupt)    # heeded as a background job too
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        # It offers nothing, so that an enclave that may only ask is enough (docs/security.md).
         node = rclpy.create_node(
-            f'ask_{os.getpid()}', enable_rosout=False, start_parameter_services=False)
+            f'ask_{os.getpid()}', enable_rosout=False, start_parameter_services=False,
+            parameter_overrides=[Parameter('start_type_description_service', value=False)])
         client = SpatialClient(node, options.node, wait_s=options.wait)
         return ask(client, options)
     # How rclpy refuses ROS arguments, a domain or a folder for logs: RuntimeErrors of its own.

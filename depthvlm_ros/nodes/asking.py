@@ -19,7 +19,7 @@ from action_msgs.msg import GoalStatus
 from depthvlm_ros.action import AnswerQuery
 from depthvlm_ros.msg import Pixel
 from depthvlm_ros.nodes.calling import Call, Calls, NoAnswerError
-from depthvlm_ros.nodes.queries import REQUESTS
+from depthvlm_ros.nodes.queries import REQUESTS_QOS
 from depthvlm_ros.srv import Measure, SpatialQuery
 from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -95,8 +95,8 @@ class SpatialClient:
         self._spinning = threading.Lock()
         group = ReentrantCallbackGroup()
         self._query = node.create_client(
-            SpatialQuery, f'{name}/spatial_query', qos_profile=REQUESTS, callback_group=group)
-        self._measure = node.create_client(Measure, f'{name}/measure', qos_profile=REQUESTS,
+            SpatialQuery, f'{name}/spatial_query', qos_profile=REQUESTS_QOS, callback_group=group)
+        self._measure = node.create_client(Measure, f'{name}/measure', qos_profile=REQUESTS_QOS,
                                            callback_group=group)
         # In the group of the calls' beat, which sends goals: rclpy's action client loses an
         # acceptance that is taken while send_goal_async still runs.

@@ -27,7 +27,7 @@ import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -71,6 +71,7 @@ class DepthNode(LifecycleNode):
         self._transitions = MutuallyExclusiveCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=self._transitions)
         self._answer_during_transitions()
+        self._refuse_impossible_transitions()
         parameters.declare(self)
         parameters.warn_of_unknown(self)
         self.add_on_set_parameters_callback(
@@ -109,6 +110,22 @@ class DepthNode(LifecycleNode):
             if service is not None:
                 service.callback_group = group
                 group.add_entity(service)
+
+    def _refuse_impossible_transitions(self) -> None:
+        """Answer whoever wants one; before Kilted rclpy raises, and answers nobody."""
+        service = getattr(self, '_service_change_state', None)  # as above
+        if service is None:
+            return
+        change = service.callback
+
+        def changed(request, response):
+            try:
+                return change(request, response)
+            except RuntimeError as error:   # of rcl
+                self.get_logger().error(f'while {self.state}: {error}')
+                response.success = False
+                return response
+        service.callback = changed
 
     @property
     def state(self) -> str:
@@ -201,9 +218,9 @@ class DepthNode(LifecycleNode):
     @transition
     def on_shutdown(self, state) -> TransitionCallbackReturn:
         """Disconnect and free everything, from any state."""
-        ended = self._disconnect()
+        self._disconnect(0.0 if self._hangs else DEACTIVATE_S)
         self._free()
-        return SUCCESS if ended else ERROR
+        return SUCCESS      # a thread that hangs in the model is left behind, as the log says
 
     @transition
     def on_error(self, state) -> TransitionCallbackReturn:
@@ -261,6 +278,8 @@ class DepthNode(LifecycleNode):
 
     def _on_autostart(self) -> None:
         self._autostart.cancel()
+        if self.state != 'unconfigured':
+            return      # somebody was faster
         if self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
@@ -301,13 +320,18 @@ def main(args=None) -> None:
     """Run the node until SIGINT or SIGTERM; leaves with 1 if it broke by itself."""
     settle_malloc()
     stop = StopRequest()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = DepthNode()
-    except (ValueError, ParameterException) as error:
+    except (ValueError, ParameterException, NameValidationException, RuntimeError) as error:
         sys.stderr.write(f'depthvlm: {error}\n')
         raise SystemExit(1) from error
-    executor = PoolExecutor()
+
+    def failed(error):  # rclpy's own callbacks raise at some malformed requests
+        node.get_logger().error(
+            f'a callback failed:\n{"".join(traceback.format_exception(error))}')
+
+    executor = PoolExecutor(on_failure=failed)
     executor.add_node(node)
     broken = []
 

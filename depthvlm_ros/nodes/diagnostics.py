@@ -73,9 +73,12 @@ class Statistics:
 
     def rate_hz(self) -> float:
         """Return the rate of publication over the last seconds."""
-        since_s = time.monotonic() - RATE_WINDOW_S
+        now_s = time.monotonic()
         with self._lock:
-            return sum(at_s >= since_s for at_s, _ in self._published) / RATE_WINDOW_S
+            recent = [at_s for at_s, _ in self._published if at_s >= now_s - RATE_WINDOW_S]
+        # Of a fast stream, less than the window's length is kept.
+        window_s = RATE_WINDOW_S if len(recent) < KEPT_FRAMES else now_s - recent[0]
+        return len(recent) / window_s
 
     def latency_ms(self, percent: float) -> float:
         """Return a percentile of the latest latencies, NaN without any."""

@@ -96,7 +96,9 @@ class Inputs:
 
     @property
     def silence(self) -> str:
-        """Say why no image comes, as far as that is known."""
+        """Say why no image comes, as far as that is known; '' where one that came has a reason."""
+        if self._came and self.reason:
+            return ''
         return reason_of_silence(self._node, *self._listens, self._came)
 
     @property

@@ -26,6 +26,7 @@ PACKAGES = {'numpy': '>=1.21', 'torch': '>=2.6', 'transformers': '>=5.17,<6',
             'pillow': '>=9.1'}
 OPTIONAL = {
     'tf2_ros': 'points stay in the optical frame: target_frame is answered TF_UNAVAILABLE',
+    'tf_transformations': 'as without tf2_ros',
     'launch_ros': 'there is no ros2 launch: start the nodes by themselves, as README shows',
     'ros2cli': 'there is no ros2 command: README shows the same through Python',
     'rosbag2_py': 'nothing records or plays bags here',

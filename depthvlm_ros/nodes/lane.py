@@ -89,17 +89,23 @@ class Lane:
             self._said_s[count] = now_s
             self._node.get_logger().error(text)
 
-    def watch(self) -> None:
-        """See whether images come, and what is odd about them; each thing is logged once."""
+    def watch(self, shortage: str) -> None:
+        """
+        See whether images come, and what is odd about them; each thing is logged once.
+
+        :param shortage: what the model has too little of, '' for nothing.
+        """
         statistics = self.statistics
         if statistics.silent_s() > SILENT_S:
             before, statistics.silence = statistics.silence, self.inputs.silence
-            if before.partition(':')[0] != statistics.silence.partition(':')[0]:
+            if statistics.silence and (
+                    before.partition(':')[0] != statistics.silence.partition(':')[0]):
                 self._node.get_logger().warning(f'{self._in_log}no image comes: '
                                                 f'{statistics.silence}')
         else:
             statistics.silence = ''
-        before, statistics.doubt = statistics.doubt, self.inputs.doubt or self._void
+        before, statistics.doubt = statistics.doubt, (
+            self.inputs.doubt or self._void or shortage)
         if statistics.doubt and statistics.doubt != before:
             self._node.get_logger().warning(f'{self._in_log}{statistics.doubt}')
 
@@ -148,15 +154,14 @@ class Lane:
                   received_s: float) -> None:
         """Take an image with its calibration: keep it for questions, and look if wanted."""
         self.statistics.add_image()
-        frame = Frame(Source(message, calibration, received_s), lane=self)
-        usable = isinstance(calibration, Calibration)
-        if usable:
+        if isinstance(calibration, Calibration):
             try:
                 check_told_size(message, calibration)
             except ValueError as error:     # whoever looks at it refuses it
-                calibration, usable = error, False
+                calibration = error
+        usable = isinstance(calibration, Calibration)
         self.statistics.calibration = 'ok' if usable else str(calibration)
-        self.newest = frame
+        self.newest = frame = Frame(Source(message, calibration, received_s), lane=self)
         if not self.enabled:
             self.statistics.count('not_wanted')
         elif not self.outputs.depth_wanted():

@@ -7,7 +7,7 @@ from __future__ import annotations
 from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes import queries, responses
 from depthvlm_ros.nodes.lane import Depth, Lane
-from depthvlm_ros.nodes.queries import RefusalError, REQUESTS, Status
+from depthvlm_ros.nodes.queries import RefusalError, REQUESTS_QOS, Status
 from depthvlm_ros.nodes.questions import Questions
 from depthvlm_ros.nodes.worker import Ending
 from depthvlm_ros.srv import Measure
@@ -27,7 +27,7 @@ class Measuring:
 
     def __init__(self, node, questions: Questions):
         self._questions = questions
-        node.create_service(Measure, '~/measure', self._on_measure, qos_profile=REQUESTS,
+        node.create_service(Measure, '~/measure', self._on_measure, qos_profile=REQUESTS_QOS,
                             callback_group=ReentrantCallbackGroup())
 
     async def _on_measure(self, request, response):

@@ -57,8 +57,7 @@ class Outputs:
 
     def __init__(self, node: Node, on_mismatch: Callable[[str], None], clouds: Clouds,
                  camera: str = ''):
-        self._node, self._made = node, clouds
-        self._clouds = Pace()
+        self._node, self._clouds, self._cloud_pace = node, clouds, Pace()
         prefix = f'~/{camera}/depth' if camera else '~/depth'
         self._publishers: list = []
         try:
@@ -97,13 +96,13 @@ class Outputs:
             self.depth.publish(depth_image(seen.depth_m, encoding, header))
         if self.colour.get_subscription_count():
             self.colour.publish(colour_picture(seen.depth_m, header))
-        if self.points.get_subscription_count() and self._clouds.allows(max_cloud_rate):
+        if self.points.get_subscription_count() and self._cloud_pace.allows(max_cloud_rate):
             depth_m = seen.depth_m
             if edge_threshold > 0:
                 depth_m = np.where(
                     depth_edges(depth_m, edge_threshold), np.float32(np.nan), depth_m)
             self.points.publish(
-                self._made.message(depth_m, seen.rgb, seen.intrinsics, header, stride))
+                self._clouds.message(depth_m, seen.rgb, seen.intrinsics, header, stride))
 
     def destroy(self) -> None:
         """Withdraw all publishers."""

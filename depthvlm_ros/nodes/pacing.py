@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 
@@ -11,7 +12,7 @@ class Pace:
     """A limit on a rate, that keeps its beat: 10 Hz of 30 Hz is every third, not every fourth."""
 
     def __init__(self):
-        self._next_due_s = 0.0
+        self._beat_s = -math.inf    # when the last one was due that passed
 
     def allows(self, most_hz: float) -> bool:
         """
@@ -21,10 +22,10 @@ class Pace:
         """
         now_s = time.monotonic()
         if most_hz > 0:
-            if now_s < self._next_due_s:
+            period_s = 1 / most_hz
+            due_s = self._beat_s + period_s
+            if now_s < due_s:
                 return False
             # Keep the beat of those let through before, unless they came too slowly.
-            period_s = 1 / most_hz
-            late = now_s - self._next_due_s > period_s
-            self._next_due_s = (now_s if late else self._next_due_s) + period_s
+            self._beat_s = now_s if now_s - due_s > period_s else due_s
         return True

@@ -62,6 +62,7 @@ class Pairing:
         self._infos: OrderedDict[int, Stamped] = OrderedDict()
         self._newest: Stamped | None = None
         self._waiting: Stamped | None = None
+        self._last_ns: int | None = None    # stamp of the latest image
         self._by_stamp = False
 
     def add_info(self, info: Stamped) -> list[tuple[Stamped, Calibration | ValueError]]:
@@ -75,8 +76,10 @@ class Pairing:
             self._infos.popitem(last=False)
         waiting = self._waiting
         if waiting is None:
+            if self._last_ns is not None and self._same_stamp(self._last_ns, info):
+                self._by_stamp = self.mode == 'auto'    # that image did not wait, the next will
             return []
-        if self.mode != 'newest' and self._same_stamp(waiting, info):
+        if self.mode != 'newest' and self._same_stamp(waiting.stamp_ns, info):
             self._by_stamp = True
         elif self.mode == 'stamp' or self._by_stamp or not self._fits(waiting, info):
             return []
@@ -86,6 +89,7 @@ class Pairing:
     def add_image(self, image: Stamped) -> list[tuple[Stamped, Calibration | ValueError]]:
         """Take an image; return the images that have their calibration now, oldest first."""
         pairs = self._let_go()
+        self._last_ns = image.stamp_ns
         info = None if self.mode == 'newest' else self._of_stamp(image)
         if info is not None:
             self._by_stamp = True
@@ -109,7 +113,7 @@ class Pairing:
 
     def clear(self) -> None:
         """Forget the image that waits and all infos but the newest, as when time jumps back."""
-        self._waiting = None
+        self._waiting = self._last_ns = None
         self._infos.clear()
         self._by_stamp = False
 
@@ -143,12 +147,13 @@ class Pairing:
         """Return the info of an image's own stamp."""
         info = self._infos.get(image.stamp_ns)
         if info is None and self.tolerance_ns:
-            near = [info for info in self._infos.values() if self._same_stamp(image, info)]
+            near = [info for info in self._infos.values()
+                    if self._same_stamp(image.stamp_ns, info)]
             info = min(near, default=None, key=lambda n: abs(n.stamp_ns - image.stamp_ns))
         return info
 
-    def _same_stamp(self, image: Stamped, info: Stamped) -> bool:
-        return abs(image.stamp_ns - info.stamp_ns) <= self.tolerance_ns
+    def _same_stamp(self, stamp_ns: int, info: Stamped) -> bool:
+        return abs(stamp_ns - info.stamp_ns) <= self.tolerance_ns
 
     def _fits(self, image: Stamped, info: Stamped) -> bool:
         """Tell whether an info of another stamp may be an image's; if not, say why."""

@@ -18,7 +18,7 @@ MAX_QUESTION_CHARACTERS = 2000
 MAX_PIXELS = 1000
 # Of the services and of ~/answers: with rclpy's default depth of 10 an eleventh request at once is
 # dropped silently.
-REQUESTS = QoSProfile(depth=128)
+REQUESTS_QOS = QoSProfile(depth=128)
 # What a request may take at most is what the parameters may.
 MAX_TIMEOUT_S = ROWS['question_timeout'].span[1]
 MAX_TOKENS = ROWS['max_tokens'].span[1]

@@ -18,9 +18,9 @@ from depthvlm_ros.camera import Calibration
 from depthvlm_ros.nodes import queries, responses
 from depthvlm_ros.nodes.lane import Lane, ONLY_CAMERA
 from depthvlm_ros.nodes.looking import Source
-from depthvlm_ros.nodes.queries import Limits, RefusalError, REQUESTS, Status
+from depthvlm_ros.nodes.queries import Limits, RefusalError, REQUESTS_QOS, Status
 from depthvlm_ros.nodes.stream import Stream
-from depthvlm_ros.nodes.transforms import NoTransformError
+from depthvlm_ros.nodes.transforms import NoTransformError, UnknownFrameError
 from depthvlm_ros.nodes.waiting import Waiting
 from depthvlm_ros.nodes.worker import Ending, Frame, Question
 from depthvlm_ros.srv import SpatialQuery
@@ -42,7 +42,7 @@ class Questions:
     def __init__(self, node):
         self._node = node
         self.waiting = Waiting(node)
-        node.create_service(SpatialQuery, '~/spatial_query', self.answer, qos_profile=REQUESTS,
+        node.create_service(SpatialQuery, '~/spatial_query', self.answer, qos_profile=REQUESTS_QOS,
                             callback_group=ReentrantCallbackGroup())
 
     async def answer(self, request, response, **watched):
@@ -90,9 +90,10 @@ class Questions:
 
         :raises RefusalError: INACTIVE.
         """
-        if self._node.stream is None:
+        stream = self._node.stream      # another thread may deactivate the node
+        if stream is None:
             raise RefusalError(Status.INACTIVE, self._node.inactive_reason)
-        return self._node.stream
+        return stream
 
     def limits(self, request) -> Limits:
         """Return how far the answer to a request may go."""
@@ -182,7 +183,7 @@ class Questions:
             try:
                 matrix_of(request.target_frame)
                 break
-            except NoTransformError:
+            except (NoTransformError, UnknownFrameError):   # late, or not heard of yet
                 await self.waiting.beat()
             except LookupError:     # tf will not help: the response says why
                 break

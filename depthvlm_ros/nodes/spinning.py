@@ -35,10 +35,14 @@ class PoolExecutor(Executor):
     seconds (docs/experiments.md).
 
     :param threads: how many callbacks run at once.
+    :param on_failure: called with what a callback raised, in its thread, and spinning goes on;
+        without, it is raised where the executor spins.
     """
 
-    def __init__(self, threads: int = THREADS, *, context: Context | None = None):
+    def __init__(self, threads: int = THREADS, *, context: Context | None = None,
+                 on_failure: Callable[[Exception], None] | None = None):
         super().__init__(context=context)
+        self._on_failure = on_failure
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix='callbacks')
         self._queued: set[Task] = set()     # handed to the pool, and not begun
         self._failures: deque[BaseException] = deque()      # of callbacks, to be raised
@@ -94,7 +98,13 @@ class PoolExecutor(Executor):
             error = task.exception() if task.done() else None
         except BaseException as raised:     # of a thread: it comes out where the executor spins
             error = raised
-        if error is not None:
+        if error is None:
+            return
+        # What was destroyed meanwhile is no failure, see `spin`.
+        told = isinstance(error, Exception) and not isinstance(error, InvalidHandle)
+        if told and self._on_failure is not None:
+            self._on_failure(error)
+        else:
             self._failures.append(error)
             self.wake()
 

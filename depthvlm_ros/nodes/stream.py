@@ -12,7 +12,7 @@ from depthvlm_ros.nodes.lane import Lane
 from depthvlm_ros.nodes.looking import look_together, Seen
 from depthvlm_ros.nodes.memory import device_memory_mb, memory_mb
 from depthvlm_ros.nodes.outputs import advertise
-from depthvlm_ros.nodes.queries import REQUESTS
+from depthvlm_ros.nodes.queries import REQUESTS_QOS
 from depthvlm_ros.nodes.transforms import Transforms
 from depthvlm_ros.nodes.worker import Frame, Worker
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -38,7 +38,7 @@ class Stream:
         self.lanes: dict[str, Lane] = {}
         names, clouds = node.value('cameras'), Clouds.of(self._device)
         self.answers = advertise(node, SpatialAnswer, '~/answers', self._on_mismatch,
-                                 depth=REQUESTS.depth)
+                                 depth=REQUESTS_QOS.depth)
         self.transforms = Transforms(node, node.value('question_timeout'))
         self.worker = Worker(self._look, self._begin, self._deliver,
                              node.value('max_questions'), thread, len(names))
@@ -161,13 +161,21 @@ class Stream:
     def _watch(self) -> None:
         """See whether images come, and whether the model comes back from its passes."""
         for lane in self.lanes.values():
-            lane.watch()
+            lane.watch(self._shortage())
         if self.hangs():
             limit_s, step_s = self._node.value('hang_timeout'), self.worker.step_s()
             text = f'the model has not come back for {step_s:.0f} s (hang_timeout {limit_s:g} s)'
             self.first.log_error('the model hangs', TimeoutError(text), 'hangs')
             self.worker.fail_questions(TimeoutError(text))
             self._on_hang()
+
+    def _shortage(self) -> str:
+        """Say that memory has run out since the model was loaded, '' where it has not."""
+        most = self._predictor.max_image_tokens
+        if most == self._node.value('max_image_tokens'):
+            return ''
+        return (f'images get at most {most} tokens since memory ran out, and depth is coarser: '
+                'configure the node again once there is more')
 
     def statuses(self, node_name: str) -> list[DiagnosticStatus]:
         """

@@ -3,8 +3,8 @@
 """
 Transforms between frames, where tf2 is installed.
 
-tf2_ros belongs to an installation of ROS 2 and cannot be had from PyPI, so it is imported only
-when the node becomes active, and its absence is an answer like any other.
+tf2_ros belongs to an installation of ROS 2 and cannot be had from PyPI. So it is imported only
+when the node becomes active, as tf_transformations is, and that one is absent is an answer too.
 """
 
 from __future__ import annotations
@@ -43,10 +43,13 @@ class Transforms:
         self._absence = ''
         try:
             import tf2_ros
-        except ImportError as error:
-            self._absence = str(error)
+            from tf_transformations import quaternion_matrix
+        except Exception as error:  # one that is broken may raise anything
+            self._absence = (
+                f'tf2_ros and tf_transformations are not both here ({type(error).__name__}: '
+                f'{error}): ask without a target_frame, or install them with ROS 2')
             return
-        self._tf2 = tf2_ros
+        self._tf2, self._matrix_of = tf2_ros, quaternion_matrix
         # Without the node, whose clock it does not need: its service would outlive it.
         self._buffer = tf2_ros.Buffer(
             cache_time=Duration(seconds=longest_answer_s + KEPT_LONGER_S))
@@ -56,16 +59,13 @@ class Transforms:
         """
         Return t_target_source, (4, 4), at a stamp.
 
-        :raises TransformsUnavailableError: no tf2_ros here.
+        :raises TransformsUnavailableError: no tf2_ros, or no tf_transformations, here.
         :raises UnknownFrameError: a frame that was never heard of, or no name of one.
         :raises NoTransformError: no connection between the frames at the stamp.
         """
         buffer = self._buffer
         if buffer is None:
-            raise TransformsUnavailableError(
-                f'no tf2_ros is installed here ({self._absence}): ask without a target_frame, or '
-                'install it with ROS 2')
-        from tf_transformations import quaternion_matrix
+            raise TransformsUnavailableError(self._absence)
         try:
             found = buffer.lookup_transform(target_frame, source_frame, stamp).transform
         except (self._tf2.LookupException, self._tf2.InvalidArgumentException) as error:
@@ -73,7 +73,7 @@ class Transforms:
         except self._tf2.TransformException as error:
             raise NoTransformError(f'{error}') from error
         rotation, shift = found.rotation, found.translation
-        matrix = quaternion_matrix([rotation.x, rotation.y, rotation.z, rotation.w])
+        matrix = self._matrix_of([rotation.x, rotation.y, rotation.z, rotation.w])
         matrix[:3, 3] = shift.x, shift.y, shift.z
         return matrix
 
@@ -88,4 +88,4 @@ class Transforms:
         if self._listener is not None:
             self._listener.unregister()
         self._buffer = self._listener = None
-        self._absence = 'the listener is closed'
+        self._absence = self._absence or 'the node was deactivated'

@@ -28,6 +28,7 @@ class Learner(torch.nn.Module):
         self.hints = Hints(model, training.gaze_weight > 0) if hinted else None
         self.with_language = training.with_language
         self.bf16 = training.precision == 'bf16'
+        self.checkpointed = training.gradient_checkpointing
         self.weights = {'depth': training.depth_weight, 'language': training.language_weight,
                         'log_l1': training.depth_weight * training.log_l1_weight,
                         'naming': training.naming_weight, 'gaze': training.gaze_weight}
@@ -45,7 +46,9 @@ class Learner(torch.nn.Module):
         mask = packed.mask
         if mask is not None and self.bf16:
             mask = mask.clamp(min=torch.finfo(torch.bfloat16).min).bfloat16()
-        with torch.autocast(batch.pixel_values.device.type, torch.bfloat16, enabled=self.bf16):
+        # With checkpoints each weight is cast again on the way back: what is kept serves nobody.
+        with torch.autocast(batch.pixel_values.device.type, torch.bfloat16, enabled=self.bf16,
+                            cache_enabled=not self.checkpointed):
             out = self.model(
                 packed.input_ids, attention_mask=mask, position_ids=packed.positions,
                 pixel_values=batch.pixel_values, image_grid_thw=batch.grid_thw, logits_to_keep=0,

@@ -82,7 +82,8 @@ def load_start(training):
     """
     Load a checkpoint to begin from.
 
-    A checkpoint with a depth head is loaded strictly, and its config stands; one without is a
+    A checkpoint with a depth head is loaded strictly, and its config stands, but for the depth
+    loss's weight, which the training's depth_weight replaces in the end; one without is a
     plain Qwen3-VL, whose other weights are loaded strictly and whose head begins fresh.
 
     :return: (model, tokenizer, prompt).

@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 import threading
 
+import cv2
 from depthvlm_ros.processes import end_with_parent
 import torch
 
@@ -55,12 +56,13 @@ class Stopping:
 
 def begin_reader(_worker):
     """
-    Leave the signals to the process that trains, and end with it.
+    Leave the signals to the process that trains, end with it, and keep to one processor.
 
     Ctrl-C goes to the whole group of processes, and so does the SIGTERM of torch's launcher and of
     many a cluster. The process that trains must have called `end_readers_at_exit`.
     """
     end_with_parent()
+    cv2.setNumThreads(1)    # DataLoader limits torch alone
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

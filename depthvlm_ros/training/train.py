@@ -11,6 +11,7 @@ layout.
 import argparse
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 import logging
 import math
@@ -59,6 +60,7 @@ import yaml
 LOG_EVERY = 20  # steps
 # On a CPU a product is compiled for the shape of its operands, of which rooms have thousands.
 PRODUCTS_KEPT = '20000'
+PATIENCE_S = 7200.0     # of a process for the others, as while one writes a large checkpoint
 SKIPPED = COUNTED.index('skipped')
 SAMPLES_AHEAD = 32     # that each reader holds, in shared memory, or one batch if that is more
 
@@ -71,12 +73,14 @@ def open_accelerator(device):
     :raises ValueError: accelerate is not installed.
     """
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, InitProcessGroupKwargs
     except ImportError as e:
         raise ValueError('training needs accelerate, which is not installed: '
                          'pip install -r requirements-training.txt') from e
     # Without a GPU, processes that were not told so would each train alone.
-    accelerator = Accelerator(cpu=device == 'cpu' or not torch.accelerator.is_available())
+    accelerator = Accelerator(
+        cpu=device == 'cpu' or not torch.accelerator.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=PATIENCE_S))])
     # `accelerate launch` may bring settings of its own; both are this configuration's to say. With
     # bf16 FSDP would sum gradients in it, and autocast the parts that are float32 on purpose.
     if accelerator.mixed_precision != 'no':
@@ -291,6 +295,9 @@ def prepare_learner(model, training, accelerator):
     visual.patch_embed.forward = partial(embed_patches, visual.patch_embed)
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({'use_reentrant': False})
+        # transformers has the embeddings require gradients too, which only reentrant checkpoints
+        # need: stage 1 would go back through all of the frozen language model, for nothing.
+        model.disable_input_require_grads()
     # The gaze is watched there; and on a CPU it is faster.
     if accelerator.device.type == 'cpu':
         model.set_attn_implementation(attention.NAME)

@@ -117,7 +117,10 @@ def test_the_system_text_is_read_once_and_the_vision_tower_runs_once_an_image(ti
 def test_a_watched_module_really_runs(tiny):
     """Who hangs a hook on the tower or the model, as a test of faults does, sees every pass."""
     rgb, camera = image_of(*SIZES[0])
-    for module in (tiny.model, tiny.model.model.visual, tiny.model.model.language_model):
+    inner = tiny.model.model
+    layer, block = inner.language_model.layers[1], inner.visual.blocks[2]
+    for module in (tiny.model, inner, inner.visual, inner.language_model, layer, layer.self_attn,
+                   layer.mlp, block, block.attn, block.mlp, inner.visual.patch_embed):
         seen = []
         hook = module.register_forward_hook(lambda *_, seen=seen: seen.append(1))
         tiny.look(rgb, camera)

@@ -16,6 +16,7 @@ import cv2
 from depthvlm_ros.action import AnswerQuery
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.msg import SpatialReference
+from depthvlm_ros.nodes import diagnostics, lane
 from depthvlm_ros.nodes.transforms import NoTransformError
 from depthvlm_ros.srv import Measure, SpatialQuery
 from geometry_msgs.msg import Point
@@ -131,6 +132,13 @@ def active(make_depth_node, make_robot):
             kept.clear()
         return node, robot
     return make
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Let no camera count as silent, however long its next image takes."""
+    monkeypatch.setattr(diagnostics, 'SILENT_S', 600.0)
+    monkeypatch.setattr(lane, 'SILENT_S', 600.0)
 
 
 @pytest.fixture
@@ -260,15 +268,15 @@ class Table:
 class Late(Table):
     """A tf that hears of the image's stamp only after some looks."""
 
-    def __init__(self, looks):
+    def __init__(self, looks, error=NoTransformError):
         super().__init__(np.eye(4))
-        self.left = looks
+        self.left, self.error = looks, error
 
     def matrix(self, target_frame, source_frame, stamp):
         """Return the transform, once it is there."""
         self.left -= 1
         if self.left >= 0:
-            raise NoTransformError('extrapolation into the future')
+            raise self.error('extrapolation into the future')
         return super().matrix(target_frame, source_frame, stamp)
 
 
@@ -322,12 +330,19 @@ class Robot:
         return np.random.default_rng(seed).integers(0, 256, (96, 128, 3), dtype=np.uint8)
 
     def show(self, node, sec=1, seed=0):
-        """Publish a picture and wait until the node has it."""
+        """Publish a picture and wait until the node has it, to its last figure."""
         from depthvlm_ros.nodes.conversions import info_from_intrinsics
-        before = node.stream.first.statistics.received
+        lane = node.stream.first
+        before, passed = lane.newest, lane.statistics.not_wanted + lane.statistics.rate_limited
         self.publish(self.picture(seed), info_from_intrinsics(self.camera, Header()),
                      Time(sec=sec))
-        assert self.until(lambda: node.stream.first.statistics.received > before)
+
+        def is_there():
+            newest = lane.newest
+            return newest is not before and newest.source.header.stamp.sec == sec and (
+                newest.streamed or newest.delivered
+                or lane.statistics.not_wanted + lane.statistics.rate_limited > passed)
+        assert self.until(is_there)
 
     def ask(self, question='How far is the red box?', **fields):
         """Ask the depth node and return the response."""
@@ -364,6 +379,9 @@ class Actor(Node):
     def __init__(self, ros):
         super().__init__('depthvlm', context=ros)
         self.asked, self.status, self.pause_s, self.word_s = [], STATUS.OK, 0.0, 0.0
+        self.before_next = lambda text: None    # called when a word has been said
+        self.go_on = threading.Event()          # questions wait for it
+        self.go_on.set()
         self.cancelled = threading.Event()
         group = ReentrantCallbackGroup()
         self.create_service(SpatialQuery, '~/spatial_query', self.on_query, callback_group=group)
@@ -375,6 +393,7 @@ class Actor(Node):
     def on_query(self, request, response):
         self.asked.append(request)
         time.sleep(self.pause_s)
+        self.go_on.wait(300.0)
         return self.filled(request, response)
 
     def on_measure(self, request, response):
@@ -388,6 +407,7 @@ class Actor(Node):
         for tokens, text in enumerate(self.words, 1):
             goal.publish_feedback(AnswerQuery.Feedback(text=text, tokens=tokens))
             result.answer, result.tokens = text, tokens
+            self.before_next(text)
             if wait_until(lambda: goal.is_cancel_requested, self.word_s):
                 self.cancelled.set()
                 result.status, result.message = STATUS.CANCELLED, 'cancelled'

@@ -1,6 +1,7 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 import itertools
+import math
 import subprocess
 import sys
 import time
@@ -104,7 +105,7 @@ def test_the_result_is_the_services_response(ready):
     for name in RESPONSE_FIELDS:
         if name != 'latency':
             assert getattr(result, name) == getattr(response, name), name
-    assert 0 < result.latency.sec + result.latency.nanosec * 1e-9 < 20
+    assert result.latency.sec + result.latency.nanosec * 1e-9 > 0
 
 
 @pytest.mark.parametrize(('fields', 'expected'), [
@@ -127,6 +128,12 @@ def test_feedback_is_the_whole_text_so_far_once_a_token(ready):
         robot.until(lambda: sent and (number < 4 or (
             sent[0].feedback and sent[0].feedback[-1].tokens >= number - 3)), 5.0)
     node._predictor.model.lm_head.register_forward_hook(pace)
+    tell = node._questions.waiting.tell
+
+    def tell_late(*words):  # a client forgets the feedback that its result overtakes
+        robot.until(lambda: sent[0].feedback and sent[0].feedback[-1].tokens == 30)
+        tell(*words)
+    node._questions.waiting.tell = tell_late
     goal = goals.send(max_tokens=30)
     sent.append(goal)
     _, result = goal.end()
@@ -190,7 +197,9 @@ def test_a_timeout_aborts_with_the_words_so_far(ready, hold):
     node, robot, goals = ready()
     assert robot.ask().status == SpatialQuery.Response.OK
     hold(node, 'token', after=9)
-    goal = goals.send(max_tokens=1000, timeout=Duration(sec=3))
+    goal = goals.send(max_tokens=1000, timeout=Duration(sec=600))
+    goal.streams()
+    node.stream.worker.end_overdue(math.inf)
     status, result = goal.end()
     assert (status, result.status) == (ABORTED, STATUS.TIMEOUT)
     assert result.answer

@@ -158,7 +158,7 @@ def test_a_node_that_is_not_there_is_named_in_time(planner, method):
     start_s = time.monotonic()
     with pytest.raises(NoAnswerError, match=f'/elsewhere/depthvlm/{name} has not appeared'):
         getattr(client, method)(argument)
-    assert 0.4 <= time.monotonic() - start_s < 10
+    assert time.monotonic() - start_s >= 0.4
     future = getattr(client, f'{method}_async')(argument)
     future = getattr(future, 'future', future)
     with spun(planner):
@@ -183,11 +183,10 @@ def test_a_node_that_comes_later_is_asked_then(make_actor, planner, client):
 def test_a_node_that_says_nothing_is_waited_for_so_long(actor, planner, client, monkeypatch):
     monkeypatch.setattr(asking, 'GRACE_S', 0.3)
     assert client.ask('first').status == STATUS.OK
-    actor.pause_s = 5.0
-    start_s = time.monotonic()
+    actor.go_on.clear()
     with pytest.raises(NoAnswerError, match='spatial_query did not answer in 0.8 s'):
         client.ask('a', timeout_s=0.5)
-    assert 0.8 <= time.monotonic() - start_s < 4.5
+    actor.go_on.set()
     assert wait_until(lambda: not client._query._pending_requests)
 
 
@@ -223,13 +222,13 @@ def test_a_client_can_be_destroyed_twice(planner):
 
 
 def test_words_come_as_they_grow(actor, planner, client):
-    actor.word_s = 0.5
     heard = []
+    # A client forgets the words that the result overtakes.
+    actor.before_next = lambda text: wait_until(lambda: heard[-1:] == [text])
     with spun(planner):
         result = client.answer('a', heard.append, pixels=[(3, 4)])
     assert heard[-1] == actor.words[-1]
-    assert heard == [text for text in actor.words if text in heard]
-    assert len(heard) > 1
+    assert heard == list(actor.words)
     assert (result.answer, result.tokens, result.status) == (actor.words[-1], 4, STATUS.OK)
     assert result.references[0].pixel == Pixel(u=3.0, v=4.0)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from builtin_interfaces.msg import Duration
@@ -113,17 +114,33 @@ def test_interrupted_the_command_cancels_its_goal(actor):
 
 
 def test_a_reader_that_goes_away_ends_the_command_without_a_traceback(actor):
-    actor.word_s = 1.0
+    actor.word_s, gone = 1.0, threading.Event()
+    actor.before_next = lambda text: gone.wait(300.0)
     process = start('a', '--stream', '--wait', '30')
     try:
         assert process.stdout.read(4) == actor.words[0]
         process.stdout.close()
+        gone.set()
         process.wait(PATIENCE_S)
         errors = process.stderr.read()
     finally:
         process.kill()
     assert process.returncode == 2, errors
     assert 'BrokenPipeError' not in errors
+
+
+def test_the_command_offers_no_service(actor):
+    """An enclave's policy allows it none: creating one would fail."""
+    actor.word_s = 600.0
+    process = start('a', '--stream', '--wait', '30')
+    try:
+        assert process.stdout.read(4) == actor.words[0]
+        own = f'ask_{process.pid}', '/'
+        assert own in actor.get_node_names_and_namespaces()
+        assert actor.get_service_names_and_types_by_node(*own) == []
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def test_an_interrupt_that_meets_a_finalizer_comes_right_after():

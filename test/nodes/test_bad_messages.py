@@ -8,6 +8,7 @@ import threading
 
 from builtin_interfaces.msg import Time
 from depthvlm_ros.camera import Calibration, Intrinsics
+from depthvlm_ros.nodes import lane
 from depthvlm_ros.nodes.conversions import calibration_from_info, info_from_intrinsics
 from depthvlm_ros.nodes.inputs import Inputs
 from diagnostic_msgs.msg import DiagnosticArray
@@ -99,7 +100,8 @@ NAN_K = [float('nan'), *info_of(Intrinsics(128, 96, 1.0, 1.0, 0, 0)).k[1:]]
     ({'d': [0.1] * 3}, 'plumb_bob has 3 coefficients, wanted 4, 5, 8, 12 or 14'),
     ({'d': [0.1] * 4, 'distortion_model': 'heavy'}, "distortion model is 'heavy', wanted one of")])
 def test_a_calibration_that_is_none_gives_no_depth_but_a_reason(
-        watched, lines, changed, said):
+        watched, lines, monkeypatch, changed, said):
+    monkeypatch.setattr(lane, 'LOG_THROTTLE_S', 600.0)
     node, robot = watched()
     changed = {name: [float(v) for v in value] if isinstance(value, list) else value
                for name, value in changed.items()}
@@ -114,8 +116,10 @@ def test_a_calibration_that_is_none_gives_no_depth_but_a_reason(
     assert good_frame(robot, 40)
 
 
-def test_images_without_camera_info_are_counted_and_said(watched, lines):
+def test_images_without_camera_info_are_counted_and_said(watched, lines, monkeypatch):
+    monkeypatch.setattr(lane, 'LOG_THROTTLE_S', 600.0)
     node, robot = watched()
+    robot.publish(robot.picture(), None, Time(sec=5))   # given up when the next one comes
     for sec in (10, 20, 30):
         assert refused(node, robot, lambda sec: robot.publish(
             robot.picture(), None, Time(sec=sec)), sec)

@@ -10,6 +10,7 @@ import time
 
 import cv2
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.nodes import camera_node
 from depthvlm_ros.nodes.camera_node import CameraNode, PARAMETERS
 from depthvlm_ros.nodes.poses import pose_matrix, pose_message
 from depthvlm_ros.synthetic import Pose, Scene
@@ -90,11 +91,18 @@ def folder(tmp_path):
     return tmp_path
 
 
+PATIENT = """
+from depthvlm_ros.nodes import camera_node
+camera_node.FIRST_SUBSCRIBER_S = 600.0  # two processes may take long to find each other
+camera_node.main()
+"""
+
+
 def start(*parameters):
     """Start the node as a process."""
     arguments = [part for parameter in parameters for part in ('-p', parameter)]
     return subprocess.Popen(
-        [sys.executable, '-m', 'depthvlm_ros.nodes.camera_node', '--ros-args', *arguments],
+        [sys.executable, '-c', PATIENT, '--ros-args', *arguments],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -163,7 +171,8 @@ def test_a_folder_ends_after_its_last_photo_and_loses_none(audience, folder):
     assert [message.data[0] for message in audience.heard['image']] == [10, 20, 30]
 
 
-def test_a_finite_sequence_waits_for_somebody_who_looks(late_audience):
+def test_a_finite_sequence_waits_for_somebody_who_looks(late_audience, monkeypatch):
+    monkeypatch.setattr(camera_node, 'FIRST_SUBSCRIBER_S', 600.0)
     camera = late_audience.camera(frames=3)
     born_s = time.monotonic()
     late_audience.listen(lambda: time.monotonic() > born_s + 0.5)

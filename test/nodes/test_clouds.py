@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clouds by either way are the same, and the faster way is taken."""
 
-import time
+from types import SimpleNamespace
 
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.nodes import clouds as clouds_module
 from depthvlm_ros.nodes.clouds import Clouds, fill_on, TRIALS
 from depthvlm_ros.nodes.conversions import cloud, fill_points
 import numpy as np
@@ -20,15 +21,23 @@ DEPTH_M[3:9, 20:30] = np.nan
 RGB = rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Let no time pass but what a Way takes."""
+    monkeypatch.setattr(clouds_module, 'time', SimpleNamespace(perf_counter=lambda: Way.now_s))
+
+
 class Way:
     """Fills by the plain way, in its own time, and counts."""
+
+    now_s = 0.0
 
     def __init__(self, seconds=0.0, error=None):
         self.seconds, self.error, self.times = seconds, error, 0
 
     def __call__(self, *given):
         self.times += 1
-        time.sleep(self.seconds)
+        Way.now_s += self.seconds
         if self.error is not None:
             raise self.error
         fill_points(*given)

@@ -323,7 +323,7 @@ def test_enable_pauses_the_stream(make_depth_node, make_robot):
     assert robot.got[DEPTH][0].header.stamp.sec == 2
 
 
-def test_diagnostics_once_a_second(make_depth_node, make_robot):
+def test_diagnostics_once_a_second(make_depth_node, make_robot, patient):
     node, robot = make_depth_node(), make_robot()
     activate(node, robot)
     robot.subscribe(DiagnosticArray, '/diagnostics')

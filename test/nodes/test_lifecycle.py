@@ -16,6 +16,10 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
 import pytest
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -115,6 +119,63 @@ def test_shutdown_of_an_active_node_frees_everything(make_depth_node):
     assert node.state == 'finalized'
     assert node._predictor is None
     assert node.stream is None
+
+
+def test_a_transition_that_cannot_be_now_is_refused_and_nothing_else(make_depth_node, make_robot):
+    node, robot = make_depth_node(), make_robot()
+    assert not change(robot, Transition.TRANSITION_ACTIVATE)
+    assert state_of(robot) == 'unconfigured'
+    assert change(robot, Transition.TRANSITION_CONFIGURE)
+    assert not change(robot, Transition.TRANSITION_CONFIGURE)
+    assert state_of(robot) == 'inactive'
+    node._on_autostart()    # somebody was faster
+    assert state_of(robot) == 'inactive'
+
+
+def test_what_rcl_raises_at_a_transition_is_answered(make_depth_node, make_robot, monkeypatch):
+    """Before Kilted rclpy lets it through."""
+    def refuse(*_):
+        raise RuntimeError('Transition is not registered.')
+    monkeypatch.setattr(LifecycleNodeMixin, '_LifecycleNodeMixin__on_change_state', refuse)
+    make_depth_node()
+    robot = make_robot()
+    assert not change(robot, Transition.TRANSITION_ACTIVATE)
+    assert state_of(robot) == 'unconfigured'
+
+
+def test_a_model_that_hangs_does_not_keep_the_node_from_its_end(active, hold, monkeypatch):
+    monkeypatch.setattr(depth_node, 'DEACTIVATE_S', 0.3)
+    node, robot = active()
+    robot.show(node)
+    gate = hold(node)
+    robot.node.create_subscription(Image, DEPTH, lambda message: None, 1)
+    assert robot.until(node.stream.first.outputs.depth_wanted)
+    robot.show(node, 2)
+    assert robot.until(lambda: node.stream.worker.step_s() > 0)
+    assert change(robot, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    assert node.state == 'finalized'
+    gate.set()
+
+
+@pytest.mark.slow
+def test_a_request_that_is_none_does_not_end_the_process(checkpoint, make_robot):
+    robot = make_robot()
+    process = start(model=checkpoint, device='cpu')
+    try:
+        client = robot.node.create_client(SetParameters, 'depthvlm/set_parameters')
+        assert client.wait_for_service(PATIENCE_S)
+        malformed = ParameterMessage(name='max_rate', value=ParameterValue(type=77))
+        client.call_async(SetParameters.Request(parameters=[malformed]))
+        said = ''
+        while '77 is not a valid' not in said and process.poll() is None:
+            said += process.stderr.readline()
+        assert state_of(robot) == 'unconfigured'
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0, said + log
 
 
 def test_a_model_that_cannot_be_loaded_fails_and_says_what_to_do(make_depth_node, tmp_path, capfd):
@@ -240,7 +301,10 @@ def test_as_a_process_it_works_and_ends_with_0_on_a_signal(
         checkpoint, make_robot, make_action_client, number):
     robot = make_robot()
     robot.subscribe(Image, DEPTH)
-    process = start(model=checkpoint, device='cpu', autostart='true')
+    # So that a slow machine too sends the last answers off.
+    process = start('-c', 'from depthvlm_ros.nodes import depth_node\n'
+                    'depth_node.SEND_S = 3.0\ndepth_node.main()',
+                    model=checkpoint, device='cpu', autostart='true')
     try:
         assert robot.until(robot.connected, PATIENCE_S)
         sent = 0

@@ -92,7 +92,7 @@ def test_what_came_before_any_usable_image(active):
     node, robot = active()
     assert measure(robot).status == STATUS.NO_IMAGE
     robot.publish(robot.picture()[:50], None, Time(sec=1))
-    robot.show(node)
+    robot.show(node, sec=2)
     assert measure(robot, camera='rear').status == STATUS.NO_IMAGE
     assert measure(robot, camera='camera').status == STATUS.OK
 
@@ -199,12 +199,13 @@ def test_a_failing_model_is_said_and_the_node_goes_on(active):
 
 
 def test_a_pass_that_takes_too_long_is_a_timeout_and_a_full_queue_busy(active, hold):
-    node, robot = active(question_timeout=5.0, max_questions=1)
+    node, robot = active(question_timeout=600.0, max_questions=1)
     robot.show(node)
     hold(node)
     first = measure_later(robot)
     assert robot.until(lambda: node.stream.worker.open_questions == 1)
     assert measure(robot).status == STATUS.BUSY
+    node.stream.worker.end_overdue(math.inf)
     assert robot.until(first.done)
     assert first.result().status == STATUS.TIMEOUT
     assert not first.result().references

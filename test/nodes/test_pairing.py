@@ -60,6 +60,21 @@ def test_an_info_that_got_lost_costs_no_image():
     assert pairing.add_image(image(5)) == [], 'infos come by stamp again'
 
 
+@pytest.mark.parametrize('lost', [False, True])
+def test_images_that_come_before_their_infos_find_them_all_the_same(lost):
+    pairing = Pairing()
+    pairing.add_info(info(1, 'K1'))     # its image came before anybody listened
+    if lost:
+        pairing.add_image(image(1))
+        pairing.add_image(image(2))     # and this one's info is lost
+    assert values(pairing.add_image(image(3)))[-1] == ('image 3', 'K1')
+    assert pairing.add_info(info(3, 'K3')) == []
+    for stamp_ns in (4, 5):
+        assert pairing.add_image(image(stamp_ns)) == []
+        assert values(pairing.add_info(info(stamp_ns, f'K{stamp_ns}'))) == [
+            (f'image {stamp_ns}', f'K{stamp_ns}')]
+
+
 def test_what_two_readers_meet_counts_once():
     pairing = Pairing()
     pairing.add_image(image(1))

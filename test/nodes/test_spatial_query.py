@@ -1,5 +1,6 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
+import math
 import subprocess
 import sys
 import time
@@ -60,7 +61,7 @@ def test_an_answer_is_the_models_about_the_newest_image(active, checkpoint):
     assert answer.header == Header(stamp=Time(sec=7), frame_id=FRAME)
     assert (answer.points_frame, answer.camera) == (FRAME, 'camera')
     assert answer.model == str(checkpoint)
-    assert 0 < answer.latency.sec + answer.latency.nanosec * 1e-9 < 10
+    assert answer.latency.sec + answer.latency.nanosec * 1e-9 > 0
     assert not answer.references
 
 
@@ -158,12 +159,17 @@ def test_a_timeout_returns_the_words_so_far(active, hold):
     node, robot = active()
     robot.show(node)
     assert robot.ask().status == STATUS.OK
+    tokens = []
+    node._predictor.model.lm_head.register_forward_pre_hook(lambda *_: tokens.append(1))
     hold(node, 'token', after=5)
-    answer = robot.ask(max_tokens=100, timeout=Duration(sec=3))
+    future = ask_later(robot, max_tokens=100, timeout=Duration(sec=600))
+    assert robot.until(lambda: len(tokens) > 5)
+    node.stream.worker.end_overdue(math.inf)
+    assert robot.until(future.done)
+    answer = future.result()
     assert answer.status == STATUS.TIMEOUT
     assert 1 <= answer.tokens <= 6
     assert answer.answer
-    assert answer.latency.sec >= 3
 
 
 def test_a_timeout_holds_even_while_the_model_hangs(active, hold):
@@ -234,7 +240,8 @@ def test_questions_are_answered_while_the_stream_is_paused(active):
     robot.call(SetBool, 'depthvlm/enable', SetBool.Request(data=False))
     robot.show(node)
     assert robot.ask().status == STATUS.OK
-    time.sleep(0.2)
+    statistics = node.stream.first.statistics
+    assert (statistics.not_wanted, statistics.published) == (1, 0)
     assert not robot.got[DEPTH]
 
 
@@ -301,7 +308,7 @@ def test_depth_goes_on_while_an_answer_is_decoded(active):
     assert robot.until(lambda: len(robot.got[DEPTH]) == 1)
     token_s = [0.05]
     node._predictor.model.lm_head.register_forward_hook(lambda *_: time.sleep(token_s[0]))
-    future = ask_later(robot, max_tokens=400)
+    future = ask_later(robot, max_tokens=1500, timeout=Duration(sec=3600))
     assert robot.until(lambda: node.stream.worker.open_questions == 1)
     for sec in range(2, 8):
         robot.show(node, sec=sec, seed=sec)
@@ -310,7 +317,7 @@ def test_depth_goes_on_while_an_answer_is_decoded(active):
     token_s[0] = 0.0
     assert robot.until(future.done)
     assert future.result().header.stamp.sec == 1, 'it is about what was newest when it was asked'
-    assert future.result().tokens == 400
+    assert future.result().tokens == 1500
 
 
 def test_several_clients_at_once_all_get_their_answers(active):

@@ -109,6 +109,25 @@ def test_a_coroutine_goes_on_when_what_it_awaits_is_there(node, run):
     assert soon(woken)
 
 
+def test_where_it_is_told_somebody_what_a_callback_raises_ends_nothing(node, ros):
+    told, ran = [], []
+
+    def fail():
+        raise LookupError('of the callback')
+    fails, works = guard(node, fail), guard(node, lambda: ran.append(1))
+    executor = PoolExecutor(2, context=ros, on_failure=told.append)
+    executor.add_node(node)
+    thread = threading.Thread(target=spin, args=(executor,), daemon=True)
+    thread.start()
+    fails.trigger()
+    assert soon(lambda: told)
+    works.trigger()
+    assert soon(lambda: ran)
+    executor.shutdown(timeout_sec=1.0)
+    thread.join(5.0)
+    assert [str(error) for error in told] == ['of the callback']
+
+
 def test_what_a_callback_raises_ends_the_spinning(node, run):
     begun = []
 

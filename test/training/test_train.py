@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import csv
-from dataclasses import replace
+from dataclasses import asdict, replace
 import json
 import os
 from pathlib import Path
@@ -16,7 +16,11 @@ import cv2
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.training import train
-from depthvlm_ros.training.config import AnnotatedSource
+from depthvlm_ros.training.config import AnnotatedSource, RoomSource
+from depthvlm_ros.training.mixture import open_source
+from depthvlm_ros.training.resuming import check_same_run
+from depthvlm_ros.training.samples import Encoder
+from depthvlm_ros.training.start import begin
 from depthvlm_ros.training.state import latest_state
 from depthvlm_ros.training.train import main, run, train_step
 import numpy as np
@@ -206,6 +210,33 @@ def test_other_data_and_another_start_are_told(staged, exported, tmp_path, caplo
     start = shutil.copytree(training.start, tmp_path / 'start')
     run(replace(training, start=str(start)), tmp_path / 'out', data=data, **QUICK)
     assert 'content was' in caplog.text and 'start was' in caplog.text
+
+
+def test_the_head_alone_asks_no_gradient_of_the_frozen_language_model(staged, exported):
+    training = replace(staged[0], gradient_checkpointing=True)
+    model, tokenizer, prompt = begin(training)
+    encoder = Encoder(model.config, tokenizer, prompt)
+    sample = open_source(training.sources[0], exported, encoder, training).sample(0)
+    learner = train.prepare_learner(model, training, train.open_accelerator('cpu'))
+    asked = []
+    for layer in model.model.language_model.layers:
+        layer.register_forward_hook(lambda _, given, out: asked.append(out.requires_grad))
+    batch = encoder.collate([(sample, [])])
+    learner.total(learner.means(learner(batch), batch.counts)).backward()
+    assert asked and not any(asked)
+    assert all(weights.grad is not None for weights in model.depth_head.parameters())
+
+
+def test_a_field_that_a_state_of_before_does_not_tell_is_no_other_setting(tiny_training, caplog):
+    room = RoomSource()
+    now = json.dumps({**asdict(replace(tiny_training, sources=(room,))), 'content': []})
+    before = json.loads(now)
+    del before['sources'][0]['numbers']
+    check_same_run(json.dumps(before), now)
+    assert not caplog.text
+    before['sources'][0]['questions'] += 1
+    check_same_run(json.dumps(before), now)
+    assert 'sources was' in caplog.text
 
 
 def test_only_one_run_at_a_time_writes_into_a_folder(exact, tmp_path):

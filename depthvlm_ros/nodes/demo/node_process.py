@@ -81,11 +81,15 @@ def ros_arguments(parameters: dict) -> list[str]:
     return arguments
 
 
+_TAKEN: list[socket.socket] = []    # names of the domains that this process has
+
+
 def free_domain() -> int:
     """
-    Return a ROS_DOMAIN_ID, 1 to 100, in which nobody on this machine is.
+    Take a ROS_DOMAIN_ID, 1 to 100, in which nobody on this machine is, for this process's life.
 
     The first participant of a domain listens on UDP port 7410 + 250 x domain (DDSI-RTPS, 9.6.2).
+    Until there is one, a socket's name keeps others that ask here from it.
     """
     first = os.getpid() % 100
     for number in range(100):
@@ -95,6 +99,13 @@ def free_domain() -> int:
                 port.bind(('', 7410 + 250 * domain))
             except OSError:
                 continue
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            name.bind(f'\0depthvlm_ros_domain_{domain}')    # of no file; goes with the process
+        except OSError:
+            name.close()
+            continue
+        _TAKEN.append(name)
         return domain
     return 1 + first
 
