@@ -150,7 +150,7 @@ class ComputedDistance:
         going = self._decodings[-1].step()
         if self._take is None:
             self.text, self.ended = self._decodings[-1].text, self._decodings[-1].ended
-        elif not going:
+        elif not going or self._hears_distance():
             self._take(self._decodings[-1].text)
         return not self.ended
 
@@ -169,6 +169,8 @@ class ComputedDistance:
             if len(self._found) < len(self._things):
                 self._go_on(POINT_QUESTION.format(thing=self._things[len(self._found)]))
             elif len(self._things) == 1 and self.tokens < self.max_tokens:
+                # Should this take too long, the depth alone is the answer.
+                self.text, self.computed = self._sentence(), self.MEASURED
                 self._take = self._take_words
                 self._go_on(self._question)
             else:
@@ -179,10 +181,14 @@ class ComputedDistance:
             self._take = None
             self._go_on(self._question)
 
+    def _hears_distance(self) -> bool:
+        """Tell whether the words so far state all that is wanted of them."""
+        return self._take == self._take_words and bool(
+            stated_distances(self._decodings[-1].text, self._things))
+
     def _take_words(self, said: str) -> None:
         """Use what the model said to the question itself, beside the place that is measured."""
-        if self._decodings[-1].ended == 'stop':     # a number may be cut short
-            self._stated_m = stated_distances(said, self._things)
+        self._stated_m = stated_distances(said, self._things)
         self._end()
 
     def _end(self) -> None:

@@ -33,7 +33,8 @@ def take_fewer_tokens(predictor, intrinsics) -> tuple[int, int]:
         intrinsics, predictor.config, predictor.max_image_tokens).final
     had = (width // token_px) * (height // token_px)
     may = min(had, max(LEAST_TOKENS, had // 2))
-    predictor.max_image_tokens = may
+    if may < had:
+        predictor.max_image_tokens = may
     let_go(predictor)
     return had, may
 

@@ -15,6 +15,7 @@ from depthvlm_ros.camera import forget_rectifications
 from depthvlm_ros.nodes import parameters
 from depthvlm_ros.nodes.answering import Answering
 from depthvlm_ros.nodes.installation import pip_install
+from depthvlm_ros.nodes.lane import LOG_THROTTLE_S
 from depthvlm_ros.nodes.measuring import Measuring
 from depthvlm_ros.nodes.memory import give_back, settle_malloc
 from depthvlm_ros.nodes.questions import Questions
@@ -317,7 +318,7 @@ class DepthNode(LifecycleNode):
 
 
 def main(args=None) -> None:
-    """Run the node until SIGINT or SIGTERM; leaves with 1 if it broke by itself."""
+    """Run the node until SIGINT or SIGTERM; leaves with 1 if it or its executor broke."""
     settle_malloc()
     stop = StopRequest()
     try:
@@ -329,7 +330,11 @@ def main(args=None) -> None:
 
     def failed(error):  # rclpy's own callbacks raise at some malformed requests
         node.get_logger().error(
-            f'a callback failed:\n{"".join(traceback.format_exception(error))}')
+            f'a callback failed:\n{"".join(traceback.format_exception(error))}',
+            throttle_duration_sec=LOG_THROTTLE_S)
+        stream = node.stream
+        if stream is not None:
+            stream.first.statistics.tell(f'a callback failed: {type(error).__name__}: {error}')
 
     executor = PoolExecutor(on_failure=failed)
     executor.add_node(node)

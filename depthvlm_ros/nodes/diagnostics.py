@@ -59,6 +59,10 @@ class Statistics:
     def add_error(self, name: str, text: str) -> None:
         """Add one to a count of faults, and keep the text."""
         self.count(name)
+        self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """Keep the text of a fault, of which there is no count."""
         self.last_error, self.last_error_s = text, time.monotonic()
 
     def add_mismatch(self, text: str) -> None:

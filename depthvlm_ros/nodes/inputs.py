@@ -96,8 +96,12 @@ class Inputs:
 
     @property
     def silence(self) -> str:
-        """Say why no image comes, as far as that is known; '' where one that came has a reason."""
-        if self._came and self.reason:
+        """
+        Say why no image comes, as far as that is known.
+
+        '' where the last one, that waits for its camera_info, has a reason of its own.
+        """
+        if self._came and self.reason and self._node.count_publishers(self.topic):
             return ''
         return reason_of_silence(self._node, *self._listens, self._came)
 

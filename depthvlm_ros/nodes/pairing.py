@@ -63,6 +63,7 @@ class Pairing:
         self._newest: Stamped | None = None
         self._waiting: Stamped | None = None
         self._last_ns: int | None = None    # stamp of the latest image
+        self._since_late = 2    # images since one whose info came when it was gone
         self._by_stamp = False
 
     def add_info(self, info: Stamped) -> list[tuple[Stamped, Calibration | ValueError]]:
@@ -77,7 +78,9 @@ class Pairing:
         waiting = self._waiting
         if waiting is None:
             if self._last_ns is not None and self._same_stamp(self._last_ns, info):
-                self._by_stamp = self.mode == 'auto'    # that image did not wait, the next will
+                # Of two in a row: infos come with each image, behind it, and the next will wait.
+                self._by_stamp = self.mode == 'auto' and self._since_late == 1
+                self._since_late = 0
             return []
         if self.mode != 'newest' and self._same_stamp(waiting.stamp_ns, info):
             self._by_stamp = True
@@ -90,6 +93,7 @@ class Pairing:
         """Take an image; return the images that have their calibration now, oldest first."""
         pairs = self._let_go()
         self._last_ns = image.stamp_ns
+        self._since_late += 1
         info = None if self.mode == 'newest' else self._of_stamp(image)
         if info is not None:
             self._by_stamp = True
@@ -113,7 +117,7 @@ class Pairing:
 
     def clear(self) -> None:
         """Forget the image that waits and all infos but the newest, as when time jumps back."""
-        self._waiting = self._last_ns = None
+        self._waiting, self._last_ns, self._since_late = None, None, 2
         self._infos.clear()
         self._by_stamp = False
 

@@ -20,7 +20,11 @@ from depthvlm_ros.nodes.lane import Lane, ONLY_CAMERA
 from depthvlm_ros.nodes.looking import Source
 from depthvlm_ros.nodes.queries import Limits, RefusalError, REQUESTS_QOS, Status
 from depthvlm_ros.nodes.stream import Stream
-from depthvlm_ros.nodes.transforms import NoTransformError, UnknownFrameError
+from depthvlm_ros.nodes.transforms import (
+    InvalidFrameError,
+    NoTransformError,
+    UnknownFrameError,
+)
 from depthvlm_ros.nodes.waiting import Waiting
 from depthvlm_ros.nodes.worker import Ending, Frame, Question
 from depthvlm_ros.srv import SpatialQuery
@@ -182,6 +186,8 @@ class Questions:
         while request.target_frame not in ('', header.frame_id) and time.monotonic() < until_s:
             try:
                 matrix_of(request.target_frame)
+                break
+            except InvalidFrameError:
                 break
             except (NoTransformError, UnknownFrameError):   # late, or not heard of yet
                 await self.waiting.beat()

@@ -17,6 +17,7 @@ from depthvlm_ros.msg import Pixel, SpatialAnswer, SpatialReference
 from depthvlm_ros.nodes.looking import Seen
 from depthvlm_ros.nodes.queries import RefusalError, Status
 from depthvlm_ros.nodes.transforms import (
+    InvalidFrameError,
     NoTransformError,
     TransformsUnavailableError,
     UnknownFrameError,
@@ -37,6 +38,7 @@ from std_msgs.msg import Header
 TRANSFORM_STATUS = {
     TransformsUnavailableError: Status.TF_UNAVAILABLE,
     UnknownFrameError: Status.UNKNOWN_FRAME,
+    InvalidFrameError: Status.UNKNOWN_FRAME,
     NoTransformError: Status.NO_TRANSFORM,
 }
 

@@ -161,7 +161,7 @@ class Stream:
     def _watch(self) -> None:
         """See whether images come, and whether the model comes back from its passes."""
         for lane in self.lanes.values():
-            lane.watch(self._shortage())
+            lane.watch(self._shortage() if lane is self.first else '')   # said once
         if self.hangs():
             limit_s, step_s = self._node.value('hang_timeout'), self.worker.step_s()
             text = f'the model has not come back for {step_s:.0f} s (hang_timeout {limit_s:g} s)'

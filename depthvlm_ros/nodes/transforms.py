@@ -26,6 +26,10 @@ class UnknownFrameError(LookupError):
     """Raised for a frame that tf2 does not know."""
 
 
+class InvalidFrameError(UnknownFrameError):
+    """Raised for what is no name of a frame."""
+
+
 class NoTransformError(LookupError):
     """Raised where two frames were not connected at the stamp."""
 
@@ -60,7 +64,8 @@ class Transforms:
         Return t_target_source, (4, 4), at a stamp.
 
         :raises TransformsUnavailableError: no tf2_ros, or no tf_transformations, here.
-        :raises UnknownFrameError: a frame that was never heard of, or no name of one.
+        :raises UnknownFrameError: a frame that was never heard of.
+        :raises InvalidFrameError: no name of one.
         :raises NoTransformError: no connection between the frames at the stamp.
         """
         buffer = self._buffer
@@ -68,8 +73,10 @@ class Transforms:
             raise TransformsUnavailableError(self._absence)
         try:
             found = buffer.lookup_transform(target_frame, source_frame, stamp).transform
-        except (self._tf2.LookupException, self._tf2.InvalidArgumentException) as error:
+        except self._tf2.LookupException as error:
             raise UnknownFrameError(f'{error}') from error
+        except self._tf2.InvalidArgumentException as error:
+            raise InvalidFrameError(f'{error}') from error
         except self._tf2.TransformException as error:
             raise NoTransformError(f'{error}') from error
         rotation, shift = found.rotation, found.translation

@@ -2,14 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run that goes on is held against: the run that it was begun as."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields, MISSING
 import json
 import logging
+
+from depthvlm_ros.training.config import SOURCES
 
 # Fields that must not change when a run goes on, and those that may change without a warning:
 # they leave the steps as they are, or are checked by themselves.
 FIXED = ('stage', 'thaw_vision', 'optimiser', 'model')
 FREE = ('steps', 'batch_size', 'global_batch', 'gradient_checkpointing', 'saved_dtype')
+
+# Of the sources' fields, as JSON has them.
+DEFAULTS = json.loads(json.dumps({
+    item.name: item.default for kind in SOURCES.values() for item in fields(kind)
+    if item.default is not MISSING}))
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +35,11 @@ def check_same_run(had, has):
     :raises ValueError: another stage, optimiser or model.
     """
     had, has = json.loads(had), json.loads(has)
-    if len(had['sources']) == len(has['sources']):  # fields that are new have left them alike
-        has['sources'] = [{name: value for name, value in now.items() if name in before}
-                          for before, now in zip(had['sources'], has['sources'])]
+    if len(had['sources']) == len(has['sources']):  # a field that is new stood at its default
+        has['sources'] = [
+            {name: value for name, value in now.items()
+             if name in before or value != DEFAULTS.get(name)}
+            for before, now in zip(had['sources'], has['sources'])]
     # What a state of before does not tell cannot differ.
     differing = {name: f'{name} was {had.get(name)!r} and is {value!r}'
                  for name, value in has.items() if name in had and had[name] != value}

@@ -20,6 +20,7 @@ from pathlib import Path
 import resource
 import sys
 
+import cv2
 from depthvlm_ros.model.vision_pass import embed_patches
 from depthvlm_ros.options import at_least
 from depthvlm_ros.training import attention
@@ -314,6 +315,8 @@ def open_loader(mixture, encoder, training, accelerator, steps, workers):
     positions = step_batches(steps, training, accelerator.process_index,
                              accelerator.num_processes)
     end_readers_at_exit()
+    if workers:     # before they are made: a forked one would wait for the threads of a pool
+        cv2.setNumThreads(1)
     # Every tensor that a reader hands over is an open file until it is used.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

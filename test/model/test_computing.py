@@ -147,6 +147,20 @@ def test_one_distance_is_of_the_words_and_the_depth_at_the_point(nano, view, say
     assert decoding.ended == 'stop'
 
 
+def test_the_depth_alone_is_there_while_the_words_are_not_and_no_more_are_heard_than_needed(
+        nano, view, say):
+    say(place(500, 500), 'The red box is 3.00 m away' + ', and more of it' * 9)
+    decoding = nano.begin(view, 'How far is the red box?', 128, True)
+    before = ''
+    while decoding.step():
+        assert decoding.text or not before
+        before = decoding.text
+    measured_m = decoding.answer().references[0].depth_m
+    assert before == f'The red box is {measured_m:.2f} m away. {place(500, 500)}'
+    assert decoding.text.startswith(f'The red box is {math.sqrt(3 * measured_m):.2f} m away. [')
+    assert decoding._decodings[-1].text == 'The red box is 3.00 m'
+
+
 @pytest.mark.parametrize('left', [0, 1, 3])
 def test_words_that_no_tokens_are_left_for_do_not_count(nano, view, say, left):
     say(place(500, 500), 'The red box is 3.00 m away.')

@@ -332,16 +332,16 @@ class Robot:
     def show(self, node, sec=1, seed=0):
         """Publish a picture and wait until the node has it, to its last figure."""
         from depthvlm_ros.nodes.conversions import info_from_intrinsics
-        lane = node.stream.first
-        before, passed = lane.newest, lane.statistics.not_wanted + lane.statistics.rate_limited
+        front = node.stream.first
+        before, passed = front.newest, front.statistics.not_wanted + front.statistics.rate_limited
         self.publish(self.picture(seed), info_from_intrinsics(self.camera, Header()),
                      Time(sec=sec))
 
         def is_there():
-            newest = lane.newest
+            newest = front.newest
             return newest is not before and newest.source.header.stamp.sec == sec and (
                 newest.streamed or newest.delivered
-                or lane.statistics.not_wanted + lane.statistics.rate_limited > passed)
+                or front.statistics.not_wanted + front.statistics.rate_limited > passed)
         assert self.until(is_there)
 
     def ask(self, question='How far is the red box?', **fields):

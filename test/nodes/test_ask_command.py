@@ -32,6 +32,13 @@ def start(*arguments):
         env={**os.environ, 'PYTHONUNBUFFERED': '1'})
 
 
+def wait_until(condition):
+    until_s = time.monotonic() + PATIENCE_S
+    while not condition() and time.monotonic() < until_s:
+        time.sleep(0.01)
+    return bool(condition())
+
+
 def run(*arguments):
     """Run the command; return its exit code, stdout and stderr."""
     process = start(*arguments)
@@ -136,7 +143,9 @@ def test_the_command_offers_no_service(actor):
     try:
         assert process.stdout.read(4) == actor.words[0]
         own = f'ask_{process.pid}', '/'
-        assert own in actor.get_node_names_and_namespaces()
+        # What it has is known a moment after its action's client.
+        assert wait_until(lambda: own in actor.get_node_names_and_namespaces())
+        assert wait_until(lambda: actor.get_publisher_names_and_types_by_node(*own))
         assert actor.get_service_names_and_types_by_node(*own) == []
     finally:
         process.send_signal(signal.SIGINT)

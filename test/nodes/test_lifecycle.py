@@ -5,6 +5,7 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import threading
 
 from builtin_interfaces.msg import Time
 from depthvlm_ros.action import AnswerQuery
@@ -166,9 +167,11 @@ def test_a_request_that_is_none_does_not_end_the_process(checkpoint, make_robot)
         assert client.wait_for_service(PATIENCE_S)
         malformed = ParameterMessage(name='max_rate', value=ParameterValue(type=77))
         client.call_async(SetParameters.Request(parameters=[malformed]))
-        said = ''
+        said, end = '', threading.Timer(PATIENCE_S, process.kill)
+        end.start()
         while '77 is not a valid' not in said and process.poll() is None:
             said += process.stderr.readline()
+        end.cancel()
         assert state_of(robot) == 'unconfigured'
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=PATIENCE_S)

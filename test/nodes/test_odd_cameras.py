@@ -81,15 +81,18 @@ def test_silence_is_explained_to_everybody_who_asks(active, monkeypatch, capfd):
 
 
 def test_images_that_find_no_camera_info_are_no_silent_camera(active, monkeypatch, capfd):
-    monkeypatch.setattr(lane, 'SILENT_S', 0.5)
+    monkeypatch.setattr(lane, 'SILENT_S', 600.0)
     node, robot = active([('/diagnostics', DiagnosticArray)])
     robot.publish(robot.picture(), None, Time(sec=1))
     inputs = node.stream.first.inputs
     assert robot.until(lambda: 'images arrive' in inputs.reason)
+    monkeypatch.setattr(lane, 'SILENT_S', 0.0)
     time.sleep(1.5)     # in which it is looked at once
     assert says(robot, 'images arrive, but no camera_info: remap camera_info')
     assert robot.ask().message.startswith('images arrive, but no camera_info')
     assert 'no image comes' not in capfd.readouterr().err
+    robot.node.destroy_publisher(robot.images)
+    assert says(robot, 'nobody publishes /image')
 
 
 def test_a_limit_that_is_raised_holds_at_once(monkeypatch):

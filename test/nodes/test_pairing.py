@@ -69,10 +69,22 @@ def test_images_that_come_before_their_infos_find_them_all_the_same(lost):
         pairing.add_image(image(2))     # and this one's info is lost
     assert values(pairing.add_image(image(3)))[-1] == ('image 3', 'K1')
     assert pairing.add_info(info(3, 'K3')) == []
-    for stamp_ns in (4, 5):
+    assert values(pairing.add_image(image(4))) == [('image 4', 'K3')]
+    assert pairing.add_info(info(4, 'K4')) == []
+    for stamp_ns in (5, 6):
         assert pairing.add_image(image(stamp_ns)) == []
         assert values(pairing.add_info(info(stamp_ns, f'K{stamp_ns}'))) == [
             (f'image {stamp_ns}', f'K{stamp_ns}')]
+
+
+def test_infos_that_come_now_and_then_hold_no_image_up():
+    pairing = Pairing()
+    pairing.add_info(info(1, 'K1'))
+    for stamp_ns in range(2, 12):
+        newest = 1 if stamp_ns < 6 else 5 if stamp_ns < 10 else 9
+        assert values(pairing.add_image(image(stamp_ns))) == [(f'image {stamp_ns}', f'K{newest}')]
+        if stamp_ns in (5, 9):
+            assert pairing.add_info(info(stamp_ns, f'K{stamp_ns}')) == []
 
 
 def test_what_two_readers_meet_counts_once():

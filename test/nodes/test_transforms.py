@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from builtin_interfaces.msg import Duration, Time
 from depthvlm_ros.msg import Pixel
 from depthvlm_ros.nodes.transforms import (
+    InvalidFrameError,
     NoTransformError,
     Transforms,
     TransformsUnavailableError,
@@ -42,6 +43,7 @@ def test_without_tf_words_and_depths_are_kept(active):
 
 @pytest.mark.parametrize(('error', 'status'), [
     (UnknownFrameError('no frame map'), STATUS.UNKNOWN_FRAME),
+    (InvalidFrameError('no name'), STATUS.UNKNOWN_FRAME),
     (NoTransformError('extrapolation'), STATUS.NO_TRANSFORM)])
 def test_where_there_is_no_transform_only_the_points_are_unknown(active, error, status, transform):
     node, robot = active()

@@ -234,6 +234,11 @@ def test_a_field_that_a_state_of_before_does_not_tell_is_no_other_setting(tiny_t
     del before['sources'][0]['numbers']
     check_same_run(json.dumps(before), now)
     assert not caplog.text
+    other = json.dumps({**asdict(replace(tiny_training, sources=(RoomSource(numbers=(1, 2)),))),
+                        'content': []})
+    check_same_run(json.dumps(before), other)
+    assert 'sources was' in caplog.text
+    caplog.clear()
     before['sources'][0]['questions'] += 1
     check_same_run(json.dumps(before), now)
     assert 'sources was' in caplog.text
