@@ -119,7 +119,7 @@ def test_a_watched_module_really_runs(tiny):
     rgb, camera = image_of(*SIZES[0])
     inner = tiny.model.model
     layer, block = inner.language_model.layers[1], inner.visual.blocks[2]
-    for module in (tiny.model, inner, inner.visual, inner.language_model, layer, layer.self_attn,
+    for module in (tiny.model, inner.visual, inner.language_model, layer, layer.self_attn,
                    layer.mlp, block, block.attn, block.mlp, inner.visual.patch_embed):
         seen = []
         hook = module.register_forward_hook(lambda *_, seen=seen: seen.append(1))
