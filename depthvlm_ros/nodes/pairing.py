@@ -79,7 +79,8 @@ class Pairing:
         if waiting is None:
             if self._last_ns is not None and self._same_stamp(self._last_ns, info):
                 # Of two in a row: infos come with each image, behind it, and the next will wait.
-                self._by_stamp = self.mode == 'auto' and self._since_late == 1
+                if self.mode == 'auto' and self._since_late == 1:
+                    self._by_stamp = True
                 self._since_late = 0
             return []
         if self.mode != 'newest' and self._same_stamp(waiting.stamp_ns, info):

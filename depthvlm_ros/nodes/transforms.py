@@ -3,8 +3,8 @@
 """
 Transforms between frames, where tf2 is installed.
 
-tf2_ros belongs to an installation of ROS 2 and cannot be had from PyPI. So it is imported only
-when the node becomes active, as tf_transformations is, and that one is absent is an answer too.
+tf2_ros belongs to an installation of ROS 2 and cannot be had from PyPI, so it and what it is used
+with are imported only when the node becomes active. Their absence is an answer like any other.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Transforms:
             self._absence = (
                 f'tf2_ros and tf_transformations are not both here ({type(error).__name__}: '
                 f'{error}): ask without a target_frame, or install them with ROS 2')
+            if not isinstance(error, ImportError):  # no absence, but something to be mended
+                node.get_logger().warning(self._absence)
             return
         self._tf2, self._matrix_of = tf2_ros, quaternion_matrix
         # Without the node, whose clock it does not need: its service would outlive it.

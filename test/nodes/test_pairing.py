@@ -127,6 +127,24 @@ def test_stamps_within_the_tolerance_are_one():
     assert values(pairing.add_info(info(112, 'K112'))) == [('image 120', 'K112')]
 
 
+def test_where_stamps_do_not_matter_no_image_waits_for_its_own():
+    pairing = Pairing(mode='newest')
+    pairing.add_info(info(0, 'K0'))
+    for stamp_ns in range(1, 6):
+        assert values(pairing.add_image(image(stamp_ns))) == [
+            (f'image {stamp_ns}', f'K{stamp_ns - 1}')]
+        assert pairing.add_info(info(stamp_ns, f'K{stamp_ns}')) == []
+
+
+def test_a_second_info_within_the_tolerance_ends_no_pairing_by_stamp():
+    pairing = Pairing(tolerance_ns=10)
+    pairing.add_info(info(100, 'K100'))
+    assert len(pairing.add_image(image(100))) == 1
+    assert pairing.add_info(info(105, 'K105')) == []
+    assert pairing.add_image(image(200)) == [], 'its own info is on the way'
+    assert values(pairing.add_info(info(200, 'K200'))) == [('image 200', 'K200')]
+
+
 def test_clear_forgets_what_waits():
     pairing = Pairing()
     pairing.add_image(image(1))
