@@ -90,6 +90,15 @@ def test_a_transform_that_is_a_little_late_is_waited_for(active, late_transform,
     assert answer.references[0].point.z > 0
 
 
+def test_what_is_no_name_of_a_frame_is_not_waited_for(active, late_transform):
+    node, robot = active()
+    robot.show(node)
+    tf = node.stream.transforms = late_transform(10**6, InvalidFrameError)
+    answer = robot.ask(question='', target_frame='/map', pixels=[Pixel(u=5.0, v=5.0)])
+    assert answer.status == STATUS.UNKNOWN_FRAME
+    assert 10**6 - tf.left == 3, 'at the beginning, behind the look, and for the answer'
+
+
 def test_a_transform_is_not_waited_for_without_end(active, late_transform):
     node, robot = active()
     robot.show(node)
