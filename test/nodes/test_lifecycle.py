@@ -161,10 +161,19 @@ def test_a_model_that_hangs_does_not_keep_the_node_from_its_end(active, hold, mo
 @pytest.mark.slow
 def test_a_request_that_is_none_does_not_end_the_process(checkpoint, make_robot):
     robot = make_robot()
+    robot.subscribe(DiagnosticArray, '/diagnostics')
+
+    def is_told():
+        values = [pair for array in list(robot.got['/diagnostics'])
+                  for pair in array.status[0].values if pair.key == 'last_error']
+        return any('a callback failed: ValueError: 77' in pair.value for pair in values)
+
     process = start(model=checkpoint, device='cpu')
     try:
         client = robot.node.create_client(SetParameters, 'depthvlm/set_parameters')
         assert client.wait_for_service(PATIENCE_S)
+        assert change(robot, Transition.TRANSITION_CONFIGURE)
+        assert change(robot, Transition.TRANSITION_ACTIVATE)
         malformed = ParameterMessage(name='max_rate', value=ParameterValue(type=77))
         client.call_async(SetParameters.Request(parameters=[malformed]))
         said, end = '', threading.Timer(PATIENCE_S, process.kill)
@@ -172,7 +181,8 @@ def test_a_request_that_is_none_does_not_end_the_process(checkpoint, make_robot)
         while '77 is not a valid' not in said and process.poll() is None:
             said += process.stderr.readline()
         end.cancel()
-        assert state_of(robot) == 'unconfigured'
+        assert robot.until(is_told)
+        assert state_of(robot) == 'active'
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=PATIENCE_S)
     finally:
