@@ -88,6 +88,8 @@ class RoomSource:
     :param kinds: how often each kind of question is drawn, relative; a kind left out never is.
     :param numbers: how often "how many" is asked where there are none, one, two, ..., relative;
         the last goes for all more. Drawn alike, three in one view are too rare to be learnt.
+    :param narrow: share of the cameras that is drawn from the narrower half of the views alone
+        (fx from 0.89 of the width on); the others come from all of them.
     :param window: height and width of a randomly placed window in which the depth loss is taken,
         as a share of the image's; 1: everywhere.
     """
@@ -97,6 +99,7 @@ class RoomSource:
     questions: int = 6
     kinds: dict = field(default_factory=lambda: {'depth': 1})
     numbers: tuple[float, ...] = (1.0,)
+    narrow: float = 0.0
     window: float = 1.0
 
     def __post_init__(self):
@@ -110,6 +113,8 @@ class RoomSource:
             raise ValueError(f'kinds is {self.kinds}, wanted how often, numbers >= 0')
         if not self.numbers or not all(0 < often < math.inf for often in self.numbers):
             raise ValueError(f'numbers is {list(self.numbers)}, wanted how often, numbers > 0')
+        if not 0 <= self.narrow <= 1:
+            raise ValueError(f'narrow is {self.narrow}, wanted a share in [0, 1]')
         if not 0 < self.window <= 1:
             raise ValueError(f'window is {self.window}, wanted a share in (0, 1]')
         if not any(self.kinds.values()):

@@ -6,6 +6,7 @@ import cv2
 from depthvlm_ros.model.depth_head import Window
 from depthvlm_ros.model.preprocessing import plan_resize
 from depthvlm_ros.synthetic import draw_camera, Scene
+from depthvlm_ros.synthetic.cameras import FOCAL_RANGE, NARROW_RANGE
 from depthvlm_ros.synthetic.vocabulary import SURFACES
 from depthvlm_ros.synthetic.walk import PERIOD_S
 from depthvlm_ros.synthetic.wording import number_in
@@ -78,13 +79,15 @@ class Rooms:
         the network's image has the first one's size. One camera for all of them would pull a
         whole step toward its own scale.
         """
-        first = draw_camera(np.random.default_rng([self.seed, 1, index // self.together]),
-                            self.source.native_px)
+        common = np.random.default_rng([self.seed, 1, index // self.together])
+        is_narrow = self.source.narrow > 0 and common.random() < self.source.narrow
+        focal_range = NARROW_RANGE if is_narrow else FOCAL_RANGE
+        first = draw_camera(common, self.source.native_px, focal_range)
         if index % self.together == 0:
             return first
         size = plan_resize(first, self.encoder.config).final
         for _ in range(CAMERAS_DRAWN):
-            camera = draw_camera(rng, self.source.native_px)
+            camera = draw_camera(rng, self.source.native_px, focal_range)
             if plan_resize(camera, self.encoder.config).final == size:
                 return camera
         return first

@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 
+from depthvlm_ros.synthetic.cameras import NARROW_RANGE
 from depthvlm_ros.synthetic.wording import number_in
 from depthvlm_ros.training import rooms as rooms_module
 from depthvlm_ros.training.config import RoomSource
@@ -35,6 +36,24 @@ def test_rooms_seen_together_have_one_size_and_cameras_of_their_own(parts, monke
     assert len({camera.fx / camera.width for camera in cameras}) > 1
 
 
+def test_a_share_of_the_views_is_narrow(parts, monkeypatch):
+    drawn = []
+    draw = rooms_module.draw_camera
+    monkeypatch.setattr(rooms_module, 'draw_camera',
+                        lambda *what: drawn.append(draw(*what)) or drawn[-1])
+    narrow = []
+    for share in (0.0, 0.5, 1.0):
+        rooms = Rooms(RoomSource(native_px=(60, 100), narrow=share), parts[2], seed=3,
+                      with_language=False, with_names=False)
+        drawn.clear()
+        for index in range(100):
+            rooms.sample(index)
+        narrow.append(sum(camera.fx / camera.width > NARROW_RANGE[0] for camera in drawn))
+    assert len(drawn) == narrow[2] == 100
+    assert 35 < narrow[0] < 65 < narrow[1] < 90
+    assert max(camera.fx / camera.width for camera in drawn) <= NARROW_RANGE[1]
+
+
 def test_the_depth_loss_sees_the_window_alone(parts):
     training, model, encoder = parts
     rooms = Rooms(RoomSource(native_px=(60, 140), window=0.5), encoder, seed=3)
@@ -57,6 +76,11 @@ def test_the_depth_loss_sees_the_window_alone(parts):
 def test_a_window_beyond_the_image_is_refused():
     with pytest.raises(ValueError, match=r'window is 1.5, wanted a share in \(0, 1\]'):
         RoomSource(window=1.5)
+
+
+def test_a_share_of_narrow_views_above_1_is_refused():
+    with pytest.raises(ValueError, match=r'narrow is 1.5, wanted a share in \[0, 1\]'):
+        RoomSource(narrow=1.5)
 
 
 @pytest.fixture
