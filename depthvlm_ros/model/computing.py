@@ -37,11 +37,15 @@ _NEARER = rf'(?:closer|nearer){_TO_HERE}'
 _CLOSER = re.compile(
     rf'(?:which|what)(?: one| thing)? is {_NEARER} ?[,:]? {_THING},? or {_THING}{_END}|'
     rf'is {_THING} or {_THING} {_NEARER}{_END}', re.IGNORECASE)
+_METRES = r'(?<![\w.,-])(\d*\.?\d+) ?m(?:et(?:re|er)s?)?\b(?![/^²³])'
 _LONGEST = 200      # characters of a question
+# Metres in words that differ more from the depth are of something else: how tall it is, say.
+_MOST_RATIO = 2.0
 _HERE = re.compile(r'the (?:camera|robot)', re.IGNORECASE)
 # What cannot be pointed at, or says more than which thing is meant.
 _UNCLEAR = re.compile(r'\b(?:and|or|from|to|camera|robot|lens|sensor|position|above|below|under|'
-                      r'over|open|closer|nearer)\b', re.IGNORECASE)
+                      r'over|open|closer|nearer|in (?:feet|foot|ft|inch(?:es)?|yards?|miles?|'
+                      r'(?:centi|milli|kilo)met(?:re|er)s?|[cmk]m))\b', re.IGNORECASE)
 _DENIAL = re.compile(r"\b(?:no|not|none|cannot)\b|n't\b", re.IGNORECASE)
 _ARTICLE = re.compile(r'\w+\s+')
 
@@ -89,7 +93,7 @@ def stated_distances(words: str, things: list[str]) -> list[float]:
     names = [_name(thing).lower() for thing in things]
     if any(a in b for a in names for b in names if a is not b):
         return []
-    found = [re.search(rf'\b{re.escape(name)}\b\D*?(\d+(?:\.\d+)?) ?m(?:et(?:re|er)s?)?\b',
+    found = [re.search(rf'\b{re.escape(name)}\b\D*?{_METRES}',
                        words.lower()) for name in names]
     # One number behind both names is the distance of one of them.
     found = list({match.start(1): match for match in found if match}.values())
@@ -109,7 +113,8 @@ class ComputedDistance:
     The model is asked to point at the things, one after the other. Where it says that one is not
     there, these are the words; where it says anything else, the question itself is put to it.
     Of one thing that it has pointed at, it is asked the question itself too: where its words state
-    a distance, the answer is the geometric mean of that and of the depth where it pointed.
+    a distance, the answer is the geometric mean of that and of the depth where it pointed, unless
+    one is more than twice the other: then it is the depth.
 
     :param begin: takes (question, max_tokens) and returns a Decoding about one view.
     :param question: what was asked.
@@ -189,7 +194,14 @@ class ComputedDistance:
     def _take_words(self, said: str) -> None:
         """Use what the model said to the question itself, beside the place that is measured."""
         self._stated_m = stated_distances(said, self._things)
+        if not self._agree():
+            self._stated_m = []
         self._end()
+
+    def _agree(self) -> bool:
+        """Tell whether what is stated can be the distances of what was pointed at."""
+        return all(1 / _MOST_RATIO <= stated_m / place.depth_m <= _MOST_RATIO
+                   for stated_m, place in zip(self._stated_m, self._found))
 
     def _end(self) -> None:
         """Give the answer that is computed."""
@@ -235,7 +247,8 @@ class ComputedComparison(ComputedDistance):
 
     The question is put to the model first. Where it states both distances in its words, it is
     asked to point at both things, and each distance is the geometric mean of what it stated and
-    of the depth there. Anywhere else its words stand as they are.
+    of the depth there, if neither is more than twice the other. Anywhere else its words stand as
+    they are.
     """
 
     def __init__(self, *args, **kwargs):
@@ -253,7 +266,7 @@ class ComputedComparison(ComputedDistance):
             self._stated_m = stated_distances(said, self._things)
             going_on = self._own.ended == 'stop' and bool(self._stated_m)
         else:
-            going_on = self._measured(said)
+            going_on = self._measured(said) and self._agree()
         if going_on and len(self._found) == len(self._things):
             self._end()
         elif going_on and self.tokens < self.max_tokens:

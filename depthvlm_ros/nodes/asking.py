@@ -209,8 +209,16 @@ class SpatialClient:
                     call.fail(f'{call.what} refused the goal')
                     return
                 answer.accepted(handle)
-                handle.get_result_async().add_done_callback(
-                    lambda future: call.succeed(future.result().result))
+                handle.get_result_async().add_done_callback(on_result)
+
+            def on_result(future):
+                response = future.result()
+                # A server that does not know the goal, or broke at it, sends an empty result.
+                if (response.status != GoalStatus.STATUS_SUCCEEDED
+                        and response.result.status == AnswerQuery.Result.OK):
+                    call.fail(f'{call.what} lost the goal')
+                else:
+                    call.succeed(response.result)
             self._answer.send_goal_async(goal, hear).add_done_callback(on_goal)
         self._calls.add(Call(
             f'the action {self._answer_name}', self._answer.server_is_ready, send, answer.cancel,

@@ -207,6 +207,7 @@ class DepthNode(LifecycleNode):
         """Disconnect; open questions are answered CANCELLED."""
         if not self._disconnect(0.0 if self._hangs else DEACTIVATE_S):
             return ERROR
+        self._hangs, self.fault = False, ''     # should it have come back in the last moment
         self.get_logger().info('inactive')
         return SUCCESS
 

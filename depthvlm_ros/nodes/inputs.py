@@ -92,7 +92,7 @@ class Inputs:
     @property
     def topic(self) -> str:
         """Return the full name of the image topic."""
-        return self._subscriptions[0].topic_name
+        return self._listens[0]
 
     @property
     def silence(self) -> str:

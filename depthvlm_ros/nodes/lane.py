@@ -171,4 +171,5 @@ class Lane:
         elif self._pace.allows(self._node.value('max_rate')):
             self._submit(frame)
         else:
+            frame.rate_limited = True
             self.statistics.count('rate_limited')

@@ -68,8 +68,8 @@ class Measuring:
         Return depth that answers at once, or None.
 
         That is the newest depth within max_age. Where there is no such limit it is that of the
-        newest image, or, while that one is on its way through the model for the stream, the depth
-        before it, if that is not far behind.
+        newest image, or, while that one is on its way through the model for the stream, or is not
+        looked at for max_rate, the depth before it, if that is not far behind.
         """
         depth, newest = lane.newest_depth, lane.newest
         if depth is None or newest is None:
@@ -79,5 +79,5 @@ class Measuring:
         if depth.source is newest.source:
             return depth
         behind_s = newest.source.received_s - depth.source.received_s
-        waits = newest.streamed and not newest.looked_at
-        return depth if waits and behind_s <= BEHIND_S else None
+        waits = newest.streamed or newest.rate_limited
+        return depth if waits and not newest.looked_at and behind_s <= BEHIND_S else None

@@ -19,6 +19,7 @@ from depthvlm_ros.nodes.looking import Seen
 from depthvlm_ros.nodes.mismatch import publisher_events
 from depthvlm_ros.nodes.pacing import Pace
 import numpy as np
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -39,6 +40,8 @@ def advertise(node: Node, kind, topic: str, on_mismatch: Callable[[str], None], 
     return node.create_publisher(
         kind, topic, QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE),
         event_callbacks=publisher_events(node.resolve_topic_name(topic), on_mismatch),
+        # Destroyed in mid-event it would lock its group for good, the node's own with others.
+        callback_group=ReentrantCallbackGroup(),
         qos_overriding_options=QoSOverridingOptions(POLICIES))
 
 

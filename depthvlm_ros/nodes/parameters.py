@@ -101,7 +101,8 @@ TABLE = (
         'share of the depth; where neighbours differ by more the cloud is NaN; 0: off',
         span=(0.0, 10.0)),
     Row('cloud_stride', 1, 'px, the cloud takes every n-th column and row', span=(1, 64)),
-    Row('max_rate', 0.0, 'Hz, most images per second that are looked at; 0: no limit',
+    Row('max_rate', 0.0, 'Hz, most images per second that are looked at for the stream; '
+        '0: no limit',
         span=(0.0, 1000.0)),
     Row('max_cloud_rate', 0.0,
         'Hz, most clouds per second, the other outputs go on; 0: one with every depth image',

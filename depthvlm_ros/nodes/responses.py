@@ -22,7 +22,7 @@ from depthvlm_ros.nodes.transforms import (
     TransformsUnavailableError,
     UnknownFrameError,
 )
-from depthvlm_ros.nodes.worker import Ending, Question
+from depthvlm_ros.nodes.worker import Ending, HangError, Question
 from depthvlm_ros.spatial import (
     distances_m,
     measure_box,
@@ -70,6 +70,8 @@ def fill_answered(response, request, question: Question, matrix_of: MatrixOf) ->
     """
     response.answer, response.tokens = question.words, question.tokens
     fill_ended(response, question)
+    if response.answer and question.decoding.computed:
+        _add_message(response, COMPUTED + question.decoding.computed)
     seen = question.frame.seen
     if seen is None:
         return
@@ -117,12 +119,9 @@ def _ending(question: Question) -> tuple[int, str]:
     """Return the status and message of how a question ended."""
     error = question.error
     if question.ending is Ending.ANSWERED:
-        decoding = question.decoding
-        if decoding is None:
-            return Status.OK, ''
-        if decoding.ended == 'length':
+        if question.decoding is not None and question.decoding.ended == 'length':
             return Status.OK, f'cut after max_tokens = {question.max_tokens} tokens'
-        return Status.OK, COMPUTED + decoding.computed if decoding.computed else ''
+        return Status.OK, ''
     if question.ending is Ending.FRAME_REFUSED:
         return Status.NO_IMAGE, f'the newest image cannot be used: {error}'
     if question.ending is Ending.TIMEOUT:
@@ -131,8 +130,10 @@ def _ending(question: Question) -> tuple[int, str]:
         return Status.CANCELLED, 'cancelled; what there is so far is returned'
     if question.ending is Ending.STOPPED:
         return Status.CANCELLED, 'the node was deactivated before the answer was complete'
+    going_on = ('configure the node again' if isinstance(error, HangError) else
+                'the node goes on')
     return (Status.MODEL_FAILURE,
-            f'the model failed ({type(error).__name__}: {error}); the node goes on')
+            f'the model failed ({type(error).__name__}: {error}); {going_on}')
 
 
 def _pixels(request, seen: Seen) -> list[Reference]:

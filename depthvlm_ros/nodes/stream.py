@@ -14,7 +14,7 @@ from depthvlm_ros.nodes.memory import device_memory_mb, memory_mb
 from depthvlm_ros.nodes.outputs import advertise
 from depthvlm_ros.nodes.queries import REQUESTS_QOS
 from depthvlm_ros.nodes.transforms import Transforms
-from depthvlm_ros.nodes.worker import Frame, Worker
+from depthvlm_ros.nodes.worker import Frame, HangError, Worker
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -72,9 +72,9 @@ class Stream:
 
         :return: whether the worker ended within timeout_s.
         """
+        self._node.destroy_timer(self._timer)
         for lane in self.lanes.values():
             lane.inputs.destroy()
-        self._node.destroy_timer(self._timer)
         ended = self.worker.stop(timeout_s)
         if not ended:
             self._node.get_logger().error(
@@ -165,8 +165,8 @@ class Stream:
         if self.hangs():
             limit_s, step_s = self._node.value('hang_timeout'), self.worker.step_s()
             text = f'the model has not come back for {step_s:.0f} s (hang_timeout {limit_s:g} s)'
-            self.first.log_error('the model hangs', TimeoutError(text), 'hangs')
-            self.worker.fail_questions(TimeoutError(text))
+            self.first.log_error('the model hangs', HangError(text), 'hangs')
+            self.worker.fail_questions(HangError(text))
             self._on_hang()
 
     def _shortage(self) -> str:

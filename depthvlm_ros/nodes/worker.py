@@ -29,6 +29,10 @@ class FrameRefusedError(ValueError):
     """A frame that cannot be looked at, through no fault of the model."""
 
 
+class HangError(TimeoutError):
+    """The model has not come back in time, and is left."""
+
+
 class Ending(enum.Enum):
     """How a question ended."""
 
@@ -54,6 +58,7 @@ class Frame:
     seen: Any = None                        # what the look function returned
     error: Exception | None = None          # or what it raised
     streamed: bool = False                  # submitted for the stream
+    rate_limited: bool = False              # not submitted: too soon after another
     delivered: bool = False                 # and given to the stream
     questions: int = 0                      # open questions about it
 
@@ -166,6 +171,7 @@ class Worker:
         with self._condition:
             older = self._waiting.get(frame.lane)
             if older is not None and not older.questions:
+                older.streamed = False      # somebody may ask about it yet
                 self.dropped[frame.lane] += 1
             frame.streamed = True
             self._waiting[frame.lane] = frame   # a lane keeps its place

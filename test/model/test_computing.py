@@ -39,6 +39,8 @@ CAMERA = Intrinsics.centred(320, 240, 260.0)
     ('How far is the camera?', []),
     ('How far is the lamp above the table?', []),
     ('How far is the door open?', []),
+    ('How far is the door in feet?', []),
+    ('How far apart are the door and the box in cm?', []),
     ('How far is the ' + 'very ' * 100 + 'old door?', []),
     ('how far is the' + ' ' * 1900 + ',', []),
     ('how far is the ' + 'a from ' * 270, []),
@@ -84,6 +86,11 @@ def test_which_questions_compare(question, things):
     ('The red box and the door are at 0.00 m.', []),
     ('There is no door in the image.', []),
     ('The red box is closer than the door, which is at 3.10 m.', []),
+    ('The red box is at .5 m, the door at 3 m.', [0.5, 3.0]),
+    ('The red box is at -2 m, the door at 3 m.', []),
+    ('The red box is 2-3 m away, the door at 3 m.', []),
+    ('The red box moves at 5 m/s, the door is at 3 m.', []),
+    ('The red box takes 5 m², the door is at 3 m.', []),
     ('', []),
 ])
 def test_which_distances_are_stated(words, metres):
@@ -132,6 +139,7 @@ def place(x, y, label='x'):
 
 @pytest.mark.parametrize(('words', 'stated_m'), [
     ('The red box is 3.00 m away.', 3.0), ('The box is not far.', None),
+    ('The red box, 0.10 m tall, is near.', None), ('The red box is 900 m away.', None),
     ('There is no red box in the image.', None)])
 def test_one_distance_is_of_the_words_and_the_depth_at_the_point(nano, view, say, words, stated_m):
     say(place(500, 500), words)
@@ -230,6 +238,8 @@ def test_which_is_closer_is_heard_both_ways(nano, view, say):
     (128, ['The box is at 2.00 m and the ball at 3.00 m, so the box is closer.', 'Nowhere.']),
     (128, ['The box is at 2.00 m and the ball at 3.00 m, so the box is closer.', place(1, 2),
            'There is no ball in the image.']),
+    (128, ['The box is at 2.00 m and the ball at 900 m, so the box is closer.', place(500, 500),
+           place(500, 500)]),
     (40, ['The box is at 2.00 m and the ball at 3.00 m, so the box is closer.', place(1, 2)]),
 ])
 def test_where_both_ways_cannot_be_heard_its_words_stand(nano, view, say, most, said):

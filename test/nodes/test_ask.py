@@ -254,6 +254,14 @@ def test_an_answer_that_is_cancelled_at_once_is_cancelled(actor, planner, client
     assert answer.future.result().status == STATUS.CANCELLED
 
 
+def test_a_goal_that_the_node_loses_has_no_answer(actor, planner, client):
+    def fail(text):
+        raise RuntimeError(text)
+    actor.before_next = fail
+    with spun(planner), pytest.raises(NoAnswerError, match='lost the goal'):
+        client.answer('a')
+
+
 @pytest.mark.parametrize(('fields', 'named'), [
     ({'box': (1, 2, 3)}, 'box'), ({'max_tokens': -1}, 'max_tokens'),
     ({'timeout_s': 0}, 'timeout_s'), ({'timeout_s': math.nan}, 'timeout_s'),

@@ -13,6 +13,7 @@ from depthvlm_ros.nodes.conversions import info_from_intrinsics
 from depthvlm_ros.srv import SpatialQuery
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import pytest
+from rcl_interfaces.srv import ListParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
@@ -99,6 +100,7 @@ def test_a_model_that_hangs_ends_unconfigured_and_can_be_configured_again(active
         response = answer.result()
         assert response.status == STATUS.MODEL_FAILURE
         assert 'hang_timeout' in response.message
+        assert response.message.endswith('; configure the node again')
         assert robot.until(lambda: node.state == 'unconfigured')
         assert robot.ask().status == STATUS.INACTIVE
         robot.got['/diagnostics'].clear()
@@ -218,6 +220,15 @@ def test_activated_without_images_it_waits_and_says_so(active, patient):
     assert robot.ask().status == STATUS.NO_IMAGE
 
 
+def test_why_a_camera_is_silent_can_be_asked_while_the_node_is_deactivated(active):
+    node, robot = active()
+    inputs = node.stream.first.inputs
+    robot.show(node)
+    assert node.trigger_deactivate().name == 'SUCCESS'
+    assert inputs.topic == '/image'
+    assert inputs.silence
+
+
 def test_a_camera_that_falls_silent_is_told(active, monkeypatch):
     monkeypatch.setattr(diagnostics, 'SILENT_S', 2.0)
     node, robot = active([('/diagnostics', DiagnosticArray)])
@@ -256,6 +267,16 @@ def test_the_cloud_has_a_rate_of_its_own(active):
     node.set_parameters([Parameter('max_cloud_rate', value=0.0)])
     robot.show(node, 4)
     assert robot.until(lambda: len(robot.got[POINTS]) == 2)
+
+
+def test_an_event_of_a_publisher_that_never_ends_holds_up_no_service(active):
+    """As one does whose publisher is destroyed before rclpy takes it."""
+    node, robot = active()
+    for publisher in (node.stream.answers, *node.stream.first.outputs._publishers):
+        for event in publisher.event_handlers:
+            assert event.callback_group.beginning_execution(event)
+    request = ListParameters.Request()
+    assert robot.call(ListParameters, 'depthvlm/list_parameters', request).result.names
 
 
 def test_qos_that_does_not_fit_is_reported_from_the_middlewares_event(active, capfd):

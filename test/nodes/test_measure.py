@@ -272,6 +272,22 @@ def test_it_does_not_wait_for_a_pass_of_the_stream(active, hold, monkeypatch):
     assert (answer.status, answer.header.stamp) == (STATUS.OK, Time(sec=2))
 
 
+def test_images_that_max_rate_leaves_out_cost_no_pass(active, monkeypatch):
+    monkeypatch.setattr(measuring, 'BEHIND_S', 600.0)
+    node, robot = active(topics=[(DEPTH, Image)], max_rate=0.001)
+    assert robot.until(node.stream.first.outputs.depth_wanted)
+    robot.show(node, sec=1)
+    assert robot.until(lambda: robot.got[DEPTH])
+    passes = count_passes(node)
+    robot.show(node, sec=2)
+    assert robot.until(lambda: node.stream.first.statistics.rate_limited == 1)
+    answer = measure(robot)
+    assert (answer.status, answer.header.stamp, passes) == (STATUS.OK, Time(sec=1), [])
+    node.stream.first.newest.source.__dict__['received_s'] += 1000.0    # depth is far behind
+    assert measure(robot).header.stamp == Time(sec=2)
+    assert len(passes) == 1
+
+
 def test_depth_from_before_a_jump_of_time_is_forgotten(active):
     node, robot = active()
     robot.show(node, sec=9)

@@ -92,6 +92,26 @@ def test_a_distance_is_computed_where_that_is_wanted_and_said_so(active, say):
     assert (own.answer, own.message) == (words, '')     # which state no distances
 
 
+def test_a_computed_distance_that_is_cut_short_is_told_as_computed(active, say, hold):
+    node, robot = active(max_tokens=200, compute_distances=True)
+    robot.show(node)
+    assert robot.ask(question='', pixels=[Pixel()]).status == STATUS.OK, 'the pass is over'
+    words = '{"point_2d": [500, 250], "label": "box"}'
+    hold(node, 'token', after=say(node, words) + 2)
+    client = robot.node.create_client(SpatialQuery, 'depthvlm/spatial_query')
+    assert client.wait_for_service(60.0)
+    future = client.call_async(SpatialQuery.Request(question='How far is the box?'))
+    assert robot.until(lambda: any(q.words for q in list(node.stream.worker._questions)))
+    node.stream.worker.end_overdue(math.inf)
+    assert robot.until(future.done)
+    answer = future.result()
+    assert answer.status == STATUS.TIMEOUT
+    assert answer.answer == f'The box is {answer.references[0].depth:.2f} m away. {words}'
+    assert answer.message == (
+        "timed out; what there is so far is returned; not in the model's own words: computed from "
+        'the depth where the model pointed')
+
+
 def test_half_a_character_in_a_label_can_still_be_sent(active, say):
     node, robot = active(max_tokens=200)
     robot.show(node)

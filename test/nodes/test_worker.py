@@ -359,6 +359,21 @@ def test_a_frame_kept_for_a_question_that_ends_before_its_pass_is_dropped(make):
     assert bench.worker.dropped[None] == 1
 
 
+def test_a_frame_that_was_replaced_is_answered_about_but_not_delivered(make):
+    bench = make()
+    bench.gate.clear()
+    bench.worker.submit(Frame('busy'))
+    assert bench.looking.wait(60.0)
+    old = Frame('old')
+    bench.worker.submit(old)
+    bench.worker.submit(Frame('newer'))
+    bench.worker.ask(bench.question('q', old))      # by one who had it before the newer one came
+    bench.gate.set()
+    bench.until(lambda: bench.ended and 'newer' in bench.delivered)
+    assert bench.ended[0].ending is Ending.ANSWERED
+    assert (bench.delivered, bench.worker.dropped[None]) == (['busy', 'newer'], 1)
+
+
 def test_a_forgotten_frame_is_answered_about_but_not_delivered(make):
     bench = make()
     bench.gate.clear()
