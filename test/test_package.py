@@ -24,7 +24,7 @@ ROSDEP_KEYS = {'cv2': 'python3-opencv', 'numpy': 'python3-numpy', 'PIL': 'python
 WITHOUT_KEY = {'huggingface_hub', 'safetensors', 'tokenizers', 'torch', 'transformers'}
 TOO_OLD_BY_KEY = {'pillow'}      # Ubuntu 22.04's
 # What comes from requirements-training.txt, and is imported where it is used.
-FOR_TRAINING = {'accelerate'}
+FOR_TRAINING = {'accelerate', 'tensorboard'}
 FOR_QUANTISATION = {'torchao'}
 
 

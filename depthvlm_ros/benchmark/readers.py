@@ -171,10 +171,11 @@ class ReleasedReader:
     """
     The reader and the metric behind the paper's figures, faults included.
 
-    Image and truth are brought to the canonical size. Sparse points are scaled as if they stood
-    on the RGB image, whatever grid they were drawn on; truth is read off the resized map, and off
-    the annotation where that is empty; masks are left out; the network's own map, whose size was
-    rounded, is read at canonical coordinates. delta1 alone; an image without truth scores 0.
+    Image and truth are brought to the canonical size, where the record has one. Sparse points are
+    scaled as if they stood on the RGB image, whatever grid they were drawn on; truth is read off
+    the resized map, and off the annotation where that is empty; masks are left out; the network's
+    own map, whose size was rounded, is read at canonical coordinates. delta1 alone; an image
+    without truth scores 0.
 
     :param protocol: 'sparse' or 'dense'.
     """
@@ -191,24 +192,26 @@ class ReleasedReader:
         :raises RecordError: a record that upstream leaves out, or fails at.
         """
         rgb = read_rgb(Path(rgb_root) / record.image)
-        size = record.canonical_size or rgb.shape[:2]
-        rgb = np.array(Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BILINEAR))
-        # Without canonical sizes upstream does not crop.
-        edge_px = record.dataset.canonical_edge_px if record.canonical_size else None
-        crop = central_crop(size, edge_px)
-        rgb = np.ascontiguousarray(rgb[crop])
+        truth_m = self.canonical_truth(record, depth_root, rgb.shape[:2])
+        size = record.canonical_size
+        if size is not None:    # else upstream neither resizes nor crops
+            rgb = np.array(Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BILINEAR))
+            crop = central_crop(size, record.dataset.canonical_edge_px)
+            rgb, truth_m = np.ascontiguousarray(rgb[crop]), truth_m[crop]
         intrinsics = Intrinsics.centred(rgb.shape[1], rgb.shape[0], record.canonical_fx_px)
-        truth_m = self.canonical_truth(record, depth_root, size)[crop]
         if self.protocol == 'dense':
             return Sample(record, rgb, intrinsics, truth_m, None, truth_m.shape)
-        points = canonical_points(record, size)
-        points = np.round(points - central_offset(size, edge_px))
-        points = points.astype(np.int64)
+        points = np.round(canonical_points(record)).astype(np.int64)
         truth_m = released_point_truth(truth_m, points, record.point_depth_m)
         return Sample(record, rgb, intrinsics, truth_m, points, rgb.shape[:2])
 
-    def canonical_truth(self, record, depth_root, size):
-        """Return the true depth at the canonical size, as stored along axis or ray."""
+    def canonical_truth(self, record, depth_root, rgb_size):
+        """
+        Return the true depth at the canonical size, as stored along axis or ray.
+
+        Without one it keeps its own grid, or, where it is empty, has the image's size.
+        """
+        size = record.canonical_size
         as_stored = without(record, masks=self.protocol == 'sparse')
         try:
             depth_m = read_depth(as_stored, depth_root)
@@ -217,8 +220,8 @@ class ReleasedReader:
             # is not there is no reason to score anything.
             if self.protocol == 'sparse' or e.reason != 'empty':
                 raise
-            return np.full(size, np.nan, np.float32)
-        if depth_m.shape == tuple(size):
+            return np.full(size or rgb_size, np.nan, np.float32)
+        if size is None or depth_m.shape == tuple(size):
             return depth_m
         return cv2.resize(depth_m, size[::-1], interpolation=cv2.INTER_NEAREST)
 
@@ -248,17 +251,24 @@ def without(record, masks):
     return replace(record, depth_type=Z_DEPTH, mask_paths=() if masks else record.mask_paths)
 
 
-def canonical_points(record, size):
+def canonical_points(record):
     """
-    Scale a record's points to the canonical size (height, width) as upstream does.
+    Bring a record's points to the canonical size, and into the crop, as upstream does.
 
-    By the size of the RGB image, even where they were drawn on a smaller depth grid.
+    By the size of the RGB image, even where they were drawn on a smaller depth grid; and only
+    where both sizes are known.
+
+    :raises RecordError: no points.
     """
     if record.points is None:
         raise RecordError('record', f'{record.image}: has no pixel_coords and depth')
-    if record.rgb_size is None or record.canonical_size is None:
+    if not len(record.points):
+        raise RecordError('empty', f'{record.image}: has no point')
+    size = record.canonical_size
+    if record.rgb_size is None or size is None:
         return record.points.astype(float)
-    return record.points * (np.array(size[::-1]) / np.array(record.rgb_size[::-1]))
+    scaled = record.points * (np.array(size[::-1]) / np.array(record.rgb_size[::-1]))
+    return scaled - central_offset(size, record.dataset.canonical_edge_px)
 
 
 def central_offset(size, edge_px):

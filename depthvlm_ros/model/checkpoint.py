@@ -237,8 +237,22 @@ def load_model(folder, config, device, dtype):
     with model_of_config(folder):
         model = DepthVLM.from_pretrained(
             folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True)
+    take_stored_output(model, folder)
+    return model.to(device).eval()
+
+
+def take_stored_output(model, folder):
+    """
+    Let the configuration say so where an output layer was loaded that is not the embedding.
+
+    transformers takes the stored one, although config.json says that they are tied; saved as
+    tied, the model would have another.
+
+    :param folder: named in the warning.
+    """
     embedding = model.get_input_embeddings().weight
-    if config.tie_word_embeddings and model.lm_head.weight is not embedding:
+    if model.config.tie_word_embeddings and model.lm_head.weight is not embedding:
         log.warning('%s: %s is stored and differs from the embedding, though config.json says '
                     'that they are tied: the stored one is used', folder, TIED_KEY)
-    return model.to(device).eval()
+        for config in (model.config, model.config.text_config):
+            config.tie_word_embeddings = False

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 from depthvlm_ros.benchmark.annotations import (
     dataset_of,
+    EUCLIDEAN,
     parse_record,
     read_depth,
     read_rgb,
@@ -36,6 +37,7 @@ class Annotated:
         self.encoder = encoder
         self.with_language = with_language
         self.max_image_tokens = source.max_image_tokens
+        self.euclidean = source.euclidean
         self.dataset = dataset_of(self.lines.path)      # as the benchmark does
         if source.range_m:
             least, most = source.range_m
@@ -61,6 +63,8 @@ class Annotated:
                 self.lines[index], self.dataset, self.lines.path.name, self.lines.line(index))
         except ValueError as e:
             raise RecordError('record', str(e)) from e
+        if self.euclidean:
+            record = replace(record, depth_type=EUCLIDEAN)
         rgb = read_rgb(self.rgb_root / record.image)
         depth_m = read_depth(record, self.depth_root)
         camera = record.camera(*rgb.shape[:2])

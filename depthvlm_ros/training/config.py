@@ -41,6 +41,7 @@ class AnnotatedSource:
     :param share: of all samples; left out: every record once an epoch.
     :param range_m: nearest and farthest valid depth; left out: the dataset's own.
     :param max_image_tokens: most image tokens; 0 for no bound but the model's.
+    :param euclidean: the depth is along the ray, whatever the records' depth_type says.
     """
 
     annotations: str
@@ -49,6 +50,7 @@ class AnnotatedSource:
     share: float | None = None
     range_m: tuple[float, float] | None = None
     max_image_tokens: int = 0
+    euclidean: bool = False
 
     def __post_init__(self):
         check_tokens(self.max_image_tokens)

@@ -62,7 +62,8 @@ class Vocabulary:
                         if name in COLOURS}
         self.kinds = {one(f' {name}'): i for i, name in enumerate(NAMED_KINDS)
                       if name in (*SHAPES, 'door')}
-        self.digits = torch.tensor([one(digit) for digit in '0123456789'])
+        digits = [one(digit) for digit in '0123456789']
+        self.digits = torch.tensor([token for token in digits if token is not None])
         self.point = one('.')
 
     def named_last(self, ids):

@@ -64,6 +64,9 @@ def split_shares(sources, shares):
         if shares.count(None) > 1:
             raise ValueError('rooms stand beside another source without a share, '
                              'wanted a share: they have no end')
+        if rest <= 1e-9:
+            raise ValueError(f'the shares of the sources add up to {1 - rest:g}, wanted less than '
+                             '1 beside rooms without one')
         return [rest if share is None else share for share in shares]
     lengths = [0 if share is not None else len(s) for s, share in zip(sources, shares)]
     if (rest > 1e-9) != (sum(lengths) > 0) or rest < -1e-9:

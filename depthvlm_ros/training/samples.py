@@ -94,6 +94,7 @@ class Encoder:
     :param tokenizer: the model's tokenizer.
     :param prompt: model.prompt.Prompt.
     :param weigh_digits: weigh a number's digits by their place.
+    :raises ValueError: to weigh digits that are no tokens of their own.
     """
 
     def __init__(self, config, tokenizer, prompt, weigh_digits=False):
@@ -102,6 +103,12 @@ class Encoder:
         self.prompt = prompt
         self.vocabulary = Vocabulary(tokenizer)
         self.weigh_digits = weigh_digits
+        if weigh_digits and len(self.vocabulary.digits.unique()) < 10:
+            raise ValueError('weigh_digits is true, wanted a tokenizer to which every digit is a '
+                             'token')
+        # Padding is neither seen nor supervised: without a token for it any other does.
+        self._padding = (prompt.after_answer[0] if tokenizer.pad_token_id is None
+                         else tokenizer.pad_token_id)
         self.token_patches = config.vision_config.spatial_merge_size ** 2
         with torch.device('meta'):  # gives positions; has no weights
             self._shell = DepthVLM(config)
@@ -169,7 +176,7 @@ class Encoder:
         if all(sample.pixel_values is None for sample in samples):
             samples.append(self.blank())
         images = [sample for sample in samples if sample.pixel_values is not None]
-        packed = pack([sample.row for sample in samples], self.tokenizer.pad_token_id)
+        packed = pack([sample.row for sample in samples], self._padding)
         names = torch.cat([
             torch.full((2, len(s.pixel_values) // self.token_patches), IGNORED)
             if s.names is None else s.names for s in images], dim=1)

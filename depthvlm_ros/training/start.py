@@ -13,6 +13,7 @@ from depthvlm_ros.model.checkpoint import (
     match_keys,
     read_config,
     stored_shapes,
+    take_stored_output,
 )
 from depthvlm_ros.model.prompt import Prompt
 from depthvlm_ros.training.tokenizer import room_texts, train_tokenizer
@@ -104,6 +105,7 @@ def load_start(training):
     torch.manual_seed(training.seed)
     model = DepthVLM.from_pretrained(folder, config=config, dtype=torch.float32,
                                      local_files_only=True, use_safetensors=True)
+    take_stored_output(model, folder)
     if plain:
         reset_head(model.depth_head)
     return model, tokenizer, prompt

@@ -96,6 +96,33 @@ def test_the_released_reader_crops_only_where_it_knows_the_canonical_size(bench,
     assert sample.points.tolist() == [[600 - (1100 - width) // 2, 5]]
 
 
+def test_without_canonical_size_the_released_reader_takes_all_as_it_is(bench):
+    depth_m = np.add.outer(np.arange(3.0), np.arange(4.0)) + 1
+    fields = bench.add('a', depth_m, rgb_size=(6, 8), canonical_size=None, original_fx=None,
+                       pixel_coords=[[3, 2], [7, 5]], depth=[6.0, 9.0])
+    record, = read_annotations(bench.annotate('scannetpp.jsonl', fields))
+    sample = ReleasedReader('sparse').sample(record, bench.root, bench.root)
+    assert sample.rgb.shape == (6, 8, 3)
+    assert sample.points.tolist() == [[3, 2], [7, 5]]
+    assert sample.truth_m[0] == 6.0 and np.isnan(sample.truth_m[1])     # which is outside
+    assert ReleasedReader('dense').sample(record, bench.root, bench.root).grid_size == (3, 4)
+
+
+def test_points_that_are_not_scaled_do_not_follow_the_crop(bench):
+    fields = bench.add('a', np.full((20, 1100), 2.0), pixel_coords=[[600, 5]], depth=[2.0],
+                       original_rgb_size=None)
+    record, = read_annotations(bench.annotate('taskonomy.jsonl', fields))
+    sample = ReleasedReader('sparse').sample(record, bench.root, bench.root)
+    assert (sample.rgb.shape[1], sample.points.tolist()) == (1024, [[600, 5]])
+
+
+def test_a_record_without_points_is_left_out_as_released_too(bench):
+    fields = bench.add('a', [[2.0]], pixel_coords=[], depth=[])
+    with pytest.raises(RecordError, match='has no point') as error:
+        judge(bench, ReleasedReader('sparse'), Constant(), **fields)
+    assert error.value.reason == 'empty'
+
+
 def test_both_readers_agree_where_sizes_do(bench):
     rng = np.random.default_rng(1)
     depth_m = rng.uniform(1, 3, (30, 40)).round(3)

@@ -108,10 +108,12 @@ def test_depth_beyond_the_datasets_range_is_invalid(encoder, tmp_path):
     assert label[:, :32].isnan().all() and (label[:, 32:] == 11).all()
 
 
-def test_distances_along_the_ray_become_depths(encoder, tmp_path):
+@pytest.mark.parametrize('told', ['euclidean', 'z_depth', None])
+def test_distances_along_the_ray_become_depths(encoder, tmp_path, told):
     v, u = np.mgrid[:HEIGHT, :WIDTH]
     ray = np.hypot(1, np.hypot((u - (WIDTH - 1) / 2) / FX, (v - (HEIGHT - 1) / 2) / FX))
-    source, _ = write(tmp_path, (3.0 * ray).astype(np.float32), depth_type='euclidean')
+    source, _ = write(tmp_path, (3.0 * ray).astype(np.float32), depth_type=told)
+    source = replace(source, euclidean=told != 'euclidean')
     label = Annotated(source, tmp_path, encoder).sample(0).depth_m
     torch.testing.assert_close(label, torch.full((64, 64), 3.0), atol=1e-3, rtol=0)
 

@@ -11,8 +11,10 @@ from depthvlm_ros.training.samples import Encoder, Sample
 from depthvlm_ros.training.stages import optimisers_of
 from depthvlm_ros.training.start import build
 import pytest
+from tokenizers import models, pre_tokenizers, Tokenizer
 import torch
 import torch.nn.functional as F
+from transformers import PreTrainedTokenizerFast
 
 TEXT = [('How many legs has a spider?', 'A spider has 8 legs.')]
 
@@ -122,6 +124,25 @@ def test_text_alone_reaches_every_parameter_and_teaches_no_depth(parts, training
     # Processes that train together need a gradient, if only zero, from each of them.
     assert [n for n, p in learner.named_parameters() if p.grad is None] == []
     assert all((p.grad == 0).all() for p in model.depth_head.parameters())
+
+
+def test_a_tokenizer_without_padding_is_no_hindrance(tiny_training, learner, parts):
+    model, tokenizer, prompt = build(tiny_training)
+    drawn = [(Sample(parts[1].text_row([TEXT] * n)), []) for n in (1, 2)]
+    wanted = mean_losses(learner, Encoder(model.config, tokenizer, prompt).collate(drawn))
+    tokenizer.pad_token = None
+    got = mean_losses(learner, Encoder(model.config, tokenizer, prompt).collate(drawn))
+    assert got == wanted
+
+
+def test_digits_that_are_no_tokens_cannot_be_weighed(tiny_training):
+    model, _, prompt = build(tiny_training)
+    words = Tokenizer(models.WordLevel({'7': 0, '?': 1}, unk_token='?'))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    Encoder(model.config, tokenizer, prompt)
+    with pytest.raises(ValueError, match='every digit is a token'):
+        Encoder(model.config, tokenizer, prompt, weigh_digits=True)
 
 
 def test_a_blank_image_among_others_changes_nothing(parts, learner):

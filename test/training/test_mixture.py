@@ -91,6 +91,8 @@ def test_a_record_that_cannot_be_used_gives_way_and_is_told():
 @pytest.mark.parametrize(('sources', 'shares', 'said'), [
     ([Numbered('a', 1)], [0.5], 'add up to 0.5, wanted 1'),
     ([Numbered('a', 1), Numbered('b', 1)], [1.0, None], 'add up to 1, wanted less than 1 beside'),
+    ([Endless(), Numbered('b', 1)], [None, 1.0], 'add up to 1, wanted less than 1 beside rooms'),
+    ([Numbered('a', 1), Numbered('b', 1), Endless()], [0.7, 0.7, None], 'add up to 1.4'),
     ([Endless(), Numbered('b', 1)], [None, None], 'wanted a share: they have no end')])
 def test_shares_that_do_not_add_up_are_refused(sources, shares, said):
     with pytest.raises(ValueError, match=said):

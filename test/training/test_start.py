@@ -8,6 +8,7 @@ import shutil
 from depthvlm_ros.model import CheckpointError
 from depthvlm_ros.training.config import TrainingConfig
 from depthvlm_ros.training.start import begin, TYPICAL_DEPTH_M
+from depthvlm_ros.training.state import save_checkpoint
 import pytest
 from safetensors.torch import load_file, save_file
 import torch
@@ -48,6 +49,17 @@ def test_a_depthvlm_is_loaded_with_its_head(staged, tiny_checkpoint):
         assert torch.equal(model.state_dict()[key], value.float()), key
     assert model.config.canonical_fx == 64.0
     assert next(model.parameters()).dtype == torch.float32
+
+
+def test_an_output_layer_that_is_not_the_embedding_is_kept(staged, copy, tmp_path):
+    change_weights(copy, lambda w: w.update({
+        'lm_head.weight': 1.5 * w['model.language_model.embed_tokens.weight']}))
+    model, tokenizer, _ = begin(replace(staged[0], start=str(copy)))
+    save_checkpoint(model, tokenizer, tmp_path / 'saved', torch.float32)
+    again, _, _ = begin(replace(staged[0], start=str(tmp_path / 'saved'), model={}))
+    stored = load_file(copy / 'model.safetensors')['lm_head.weight'].float()
+    for loaded in (model, again):
+        assert torch.equal(loaded.lm_head.weight, stored)
 
 
 def change_weights(folder, change):
