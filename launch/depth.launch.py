@@ -190,6 +190,9 @@ def start(context):
     values = {name: context.launch_configurations[name] for name, _, _ in ARGUMENTS}
     for name in SWITCHES:
         values[name] = switch(name, values[name])
+    # As launch_ros does it for the node: within the namespace that an including file has pushed.
+    pushed = resolved(context.launch_configurations.get('ros_namespace', ''), values['namespace'])
+    values['namespace'] = pushed.rstrip('/')
     actions = [depth_node(values)]
     if values['rviz']:
         actions.append(rviz(values))

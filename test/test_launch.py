@@ -31,13 +31,16 @@ PATIENCE_S = 90.0
 STARTER = """
 import sys
 from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace
 
-arguments = [argument.split(':=', 1) for argument in sys.argv[2:]]
+arguments = dict(argument.split(':=', 1) for argument in sys.argv[2:])
+pushed = [PushRosNamespace(arguments.pop('pushed'))] if 'pushed' in arguments else []
 service = LaunchService(noninteractive=True)
-service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
-    PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments)]))
+service.include_launch_description(LaunchDescription([GroupAction([
+    *pushed, IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments.items())])]))
 sys.exit(service.run())
 """
 
@@ -285,6 +288,21 @@ def test_several_cameras(tmp_path):
     assert {'/image:=/f/image_raw',
             '/depthvlm/depth/points:=/robot/depthvlm/front/depth/points'} <= set(
                 remaps_of(commands['rviz2']))
+
+
+@pytest.mark.parametrize('namespace, full', [
+    (None, '/robot'), ('arm', '/robot/arm'), ('/arm', '/arm')])
+def test_an_including_file_may_have_pushed_a_namespace(tmp_path, namespace, full):
+    needs_the_installed_package()
+    arguments = {'namespace': namespace} if namespace else {}
+    commands = started(tmp_path, pushed='robot', image_reliability='reliable', rviz='true',
+                       record='my_bag', **arguments)
+    assert f'__ns:={full}' in remaps_of(commands['depth_node'])
+    values = parameters_of(commands['depth_node'])
+    assert values[f'qos_overrides.{full}/image.subscription.reliability'] == 'reliable'
+    assert {f'/image:={full}/image', f'/depthvlm/depth/image:={full}/depthvlm/depth/image'} <= set(
+        remaps_of(commands['rviz2']))
+    assert re.search(commands['ros2'][-1], f'{full}/depthvlm/depth/image')
 
 
 @pytest.mark.parametrize('arguments, said', [
