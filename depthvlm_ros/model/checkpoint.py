@@ -14,22 +14,20 @@ from pathlib import Path
 
 from depthvlm_ros.model.config import DepthVLMConfig
 from depthvlm_ros.model.depthvlm import DepthVLM
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    StrictDataclassError,
-)
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import safe_open, SafetensorError
 import torch
 from transformers import AutoTokenizer
 
 EMBEDDED = Path(__file__).resolve().parent.parent / 'checkpoints'
+EMBEDDED_NAMES = {folder.name for folder in EMBEDDED.iterdir() if folder.is_dir()}
 FILES = ['*.json', '*.safetensors', '*.jinja', '*.txt']
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 TIED_KEY = 'lm_head.weight'
 SHOWN = 3  # keys named in an error
+ASK_S = 10.0    # for the hub to say that it has a model
+FLOATS = {'F64', 'F32', 'F16', 'BF16'}      # safetensors' names
 
 log = logging.getLogger(__name__)
 
@@ -40,29 +38,32 @@ class CheckpointError(ValueError):
 
 def locate(name, revision=None):
     """
-    Find a checkpoint's folder, fetching it from the hub where it is not a folder here.
+    Find a checkpoint's folder, fetching it from the hub where it is not here.
+
+    What is whole in the hub's cache is taken from there, and the hub not asked: a robot may have
+    no network. A branch that has moved since is fetched by `hf download`.
 
     :param name: 'nano' (embedded), a folder, or a hub id such as 'JonnyYu828/DepthVLM-4B'.
     :param revision: branch, tag or commit of a hub id.
     :raises CheckpointError: nothing there by that name.
     """
-    embedded = EMBEDDED / str(name)
-    if '/' not in str(name) and embedded.is_dir():
-        return embedded
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    name = str(name)
+    folder = local_folder(name, revision)
+    if folder is not None:
         return folder
-    if not is_hub_id(str(name)):
+    if not is_hub_id(name):
         raise CheckpointError(f"model '{name}': no such folder; wanted 'nano', a folder with "
                               "config.json and model.safetensors, or a hub id 'owner/name'")
     try:
-        return Path(snapshot_download(str(name), revision=revision, allow_patterns=FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
+        # The download itself would wait without an end for a hub that says nothing.
+        HfApi().model_info(name, revision=revision or None, timeout=ASK_S)
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=FILES))
+    except Exception as e:  # the hub's client raises whatever its network library does
         at = f' at revision {revision}' if revision else ''
         raise CheckpointError(
             f"model '{name}'{at}: neither a folder here nor to be had from the hub "
-            f'({type(e).__name__}: {str(e).splitlines()[0]}); check the name and the network, '
-            'or give a folder') from e
+            f'({type(e).__name__}: {str(e).partition(chr(10))[0]}); check the name and the '
+            'network, or give a folder') from e
 
 
 def is_hub_id(name):
@@ -77,12 +78,31 @@ def local_folder(name, revision=None):
     :param name: as locate's.
     :param revision: of a hub id; empty: its default.
     """
-    if (EMBEDDED / name).is_dir() or Path(name).expanduser().is_dir():
-        return locate(name)
+    if name in EMBEDDED_NAMES:
+        return EMBEDDED / name
     try:
-        return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+        folder = Path(name).expanduser()
+        if name and folder.is_dir():
+            return folder
+    except (OSError, RuntimeError, ValueError):     # a name that no file can have, or ~nobody
+        return None
+    if not is_hub_id(name):
+        return None
+    try:
+        folder = Path(snapshot_download(name, revision=revision or None, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
+    return folder if is_whole(folder) else None
+
+
+def is_whole(folder):
+    """Tell whether all files that a checkpoint needs are in a folder, whatever is in them."""
+    try:
+        shard_files(folder)
+    except CheckpointError:
+        return False
+    return (folder / 'config.json').is_file() and (
+        (folder / 'tokenizer.json').is_file() or (folder / 'vocab.json').is_file())
 
 
 def read_config(folder):
@@ -104,7 +124,7 @@ def read_config(folder):
         raise CheckpointError(f"{path}: model_type is {kind!r}, wanted 'qwen3_vl'")
     try:
         return DepthVLMConfig.from_dict(fields)
-    except (TypeError, ValueError, AttributeError, KeyError, StrictDataclassError) as e:
+    except Exception as e:  # transformers' checks raise many kinds
         raise CheckpointError(f'{path}: {e}') from e
 
 
@@ -120,7 +140,9 @@ def shard_files(folder):
     if (folder / INDEX).is_file():
         try:
             names = sorted(set(json.loads((folder / INDEX).read_text())['weight_map'].values()))
-        except (ValueError, KeyError, AttributeError) as e:
+            if not all(isinstance(name, str) for name in names):
+                raise TypeError(names)
+        except (ValueError, KeyError, AttributeError, TypeError) as e:
             raise CheckpointError(f'{folder / INDEX}: not a shard index ({e!r})') from e
         for name in names:
             if Path(name).name != name or not name.endswith('.safetensors'):
@@ -139,7 +161,8 @@ def stored_shapes(folder):
     """
     Read every stored key and its shape from the files' headers.
 
-    :raises CheckpointError: an unreadable or truncated file, or a key stored twice.
+    :raises CheckpointError: an unreadable or truncated file, a key stored twice, or numbers that
+        are not floating.
     """
     shapes = {}
     for path in shard_files(folder):
@@ -148,7 +171,11 @@ def stored_shapes(folder):
                 for key in file.keys():  # noqa: SIM118, a handle, not a dict
                     if key in shapes:
                         raise CheckpointError(f'{path}: {key} is stored in another file too')
-                    shapes[key] = tuple(file.get_slice(key).get_shape())
+                    stored = file.get_slice(key)
+                    if stored.get_dtype() not in FLOATS:
+                        raise CheckpointError(f'{path}: {key} is stored as {stored.get_dtype()}, '
+                                              f'wanted one of {sorted(FLOATS)}')
+                    shapes[key] = tuple(stored.get_shape())
         except (SafetensorError, OSError) as e:
             size = path.stat().st_size if path.exists() else 0
             raise CheckpointError(f'{path}: unreadable or truncated ({size} bytes): {e}') from e
@@ -167,7 +194,9 @@ def model_of_config(folder):
     """Turn what building a model raises into an error that names its config.json."""
     try:
         yield
-    except (ArithmeticError, ImportError, KeyError, TypeError, ValueError) as e:
+    except CheckpointError:
+        raise
+    except Exception as e:  # torch and transformers raise many kinds
         raise CheckpointError(f'{folder}: no model can be built as config.json describes it '
                               f'({type(e).__name__}: {e})') from e
 
@@ -219,8 +248,8 @@ def load_tokenizer(folder):
     try:
         return AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise CheckpointError(f'{folder}: no readable tokenizer ({str(e).splitlines()[0]}), '
+    except Exception as e:  # the tokenizers library raises Exception itself
+        raise CheckpointError(f'{folder}: no readable tokenizer ({str(e).partition(chr(10))[0]}), '
                               'wanted tokenizer.json and tokenizer_config.json') from e
 
 

@@ -18,6 +18,7 @@ from depthvlm_ros.model.decoding import Decoding
 from depthvlm_ros.model.engine import Engine, to_camera
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
 from depthvlm_ros.model.prompt import Prompt
+from depthvlm_ros.model.shortage import is_out_of_memory
 import numpy as np
 import torch
 from transformers import DynamicCache
@@ -193,8 +194,9 @@ class Predictor:
             seen, sizes = self.engine.run(images)
             depths_m = [download(depth_m) for depth_m in seen.depths_m]
             caches = [cache_row(seen.keys, seen.values, row) for row in range(len(images))]
-        except torch.OutOfMemoryError:
-            self.engine.forget()    # the next one, perhaps smaller, is to find that memory
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                self.engine.forget()    # the next one, perhaps smaller, is to find that memory
             raise
         views = []
         for (_, k, _), size, (depth_m, wait), cache in zip(images, sizes, depths_m, caches):

@@ -64,6 +64,26 @@ def fit_size(width, height, multiple, min_pixels, max_pixels):
     return w, h, False
 
 
+def cut_to(width, height, multiple, most):
+    """
+    Shorten the longer side of a size that has more tokens than it may have.
+
+    fit_size leaves such ones: long strips one token high, and small images that it enlarges.
+
+    :param multiple: px of a token's side.
+    :param most: tokens, >= 1.
+    """
+    across, down = width // multiple, height // multiple
+    if across * down > most:
+        if across >= down:
+            across = max(1, most // down)
+            down = min(down, most // across)
+        else:
+            down = max(1, most // across)
+            across = min(across, most // down)
+    return across * multiple, down * multiple
+
+
 def plan_resize(intrinsics, config, max_image_tokens=0):
     """
     Plan the sizes of an image's way through the chain.
@@ -89,6 +109,8 @@ def plan_resize(intrinsics, config, max_image_tokens=0):
     most = min(config.max_pixels, max_image_tokens * area or config.max_pixels)
     least = min(config.min_pixels, most)
     width, height, bounded_last = fit_size(width, height, config.token_px, least, most)
+    if max_image_tokens:
+        width, height = cut_to(width, height, config.token_px, max_image_tokens)
     scale = 1.0
     if bounded or bounded_last:
         scale = math.sqrt(width * height / (canonical[0] * canonical[1]))

@@ -48,9 +48,11 @@ class Prompt:
         :raises ValueError: a tokenizer without Qwen's special tokens.
         """
         def encode(text):
-            return tuple(tokenizer(text, add_special_tokens=False)['input_ids'])
+            # Told, as a checkpoint's tokenizer may be set otherwise.
+            return tuple(tokenizer(
+                text, add_special_tokens=False, split_special_tokens=False)['input_ids'])
 
-        for token in (IMAGE_TOKEN, AFTER_IMAGE, AFTER_ANSWER):
+        for token in ('<|im_start|>', '<|vision_start|>', IMAGE_TOKEN, AFTER_IMAGE, AFTER_ANSWER):
             if len(encode(token)) != 1:
                 raise ValueError(f'the tokenizer has no special token {token}, '
                                  'wanted that of Qwen3-VL')

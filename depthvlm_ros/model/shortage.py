@@ -8,13 +8,14 @@ from depthvlm_ros.model.preprocessing import plan_resize
 import torch
 
 LEAST_TOKENS = 16
+# How CUDA, its libraries, and torch's allocator of the host say it; it has no type of its own.
+SAID = 'out of memory', 'ALLOC_FAILED', "can't allocate memory"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an exception says that memory ran out, on a GPU or on the host."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        # What torch's allocator of the host raises has no type of its own.
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        isinstance(error, RuntimeError) and any(said in str(error) for said in SAID))
 
 
 def take_fewer_tokens(predictor, intrinsics) -> tuple[int, int]:

@@ -10,6 +10,7 @@ its own; there is a bounded number, and who finds none free decodes with steppin
 import logging
 import weakref
 
+from depthvlm_ros.model.shortage import is_out_of_memory
 from depthvlm_ros.model.stepping import project_heads, through_layers
 import torch
 
@@ -141,9 +142,9 @@ class Slots:
         room = min(LONGEST, -(-need // LENGTH_STEP) * LENGTH_STEP)
         try:
             slot = Slot(language_model, layer, room, self._capture)
-        except torch.OutOfMemoryError:
-            return None     # that may be otherwise with the next answer
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                return None     # that may be otherwise with the next answer
             logging.getLogger(__name__).warning(
                 'a decoding step cannot be captured as a CUDA graph and runs kernel by kernel, '
                 'which is slower: %s', error)

@@ -97,7 +97,8 @@ def encode(visual, patches, tables, attend_by=None):
         x = x + (attend_by or attend)(block.attn, block.norm1(x), tables)
         x = x + block.mlp(block.norm2(x))
         if number in visual.deepstack_visual_indexes:
-            features.append(merged(visual.deepstack_merger_list[len(features)], x))
+            of_layer = visual.deepstack_visual_indexes.index(number)
+            features.append(merged(visual.deepstack_merger_list[of_layer], x))
     return merged(visual.merger, x), features
 
 

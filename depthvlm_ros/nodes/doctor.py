@@ -69,13 +69,22 @@ def findings(options: argparse.Namespace, ros_args: list[str]) -> Iterator[Findi
                                 options.rectified)
 
 
+def parted(given: list[str]) -> tuple[list[str], list[str]]:
+    """Part the doctor's own arguments from ROS's, which go from each --ros-args to its --."""
+    if '--ros-args' not in given:
+        return given, []
+    at = given.index('--ros-args')
+    end = given.index('--', at) if '--' in given[at:] else len(given)
+    own, ros_args = parted(given[end + 1:])
+    return given[:at] + own, given[at:end] + ros_args
+
+
 def main(args: list[str] | None = None) -> int:
     """Print what is found, line by line; return the exit code."""
-    given = sys.argv[1:] if args is None else list(args)
-    at = given.index('--ros-args') if '--ros-args' in given else len(given)
-    options = parser().parse_args(given[:at])
+    own, ros_args = parted(sys.argv[1:] if args is None else list(args))
+    options = parser().parse_args(own)
     counts = dict.fromkeys(Level, 0)
-    for finding in findings(options, given[at:]):
+    for finding in findings(options, ros_args):
         counts[finding.level] += 1
         print(finding, flush=True)
     broken = counts[Level.FAIL]

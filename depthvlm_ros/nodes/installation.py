@@ -118,8 +118,8 @@ def check_ros() -> Iterator[Finding]:
         yield warn(f'RMW_IMPLEMENTATION asks for {asked}, but {rmw} was loaded',
                    f'install it, or unset the variable: nodes under {asked} will not be seen')
     domain = os.environ.get('ROS_DOMAIN_ID', '0')
-    reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE') or (
-        'LOCALHOST' if os.environ.get('ROS_LOCALHOST_ONLY') == '1' else 'SUBNET')
+    reach = 'LOCALHOST' if os.environ.get('ROS_LOCALHOST_ONLY') == '1' else (   # it is stronger
+        os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE') or 'SUBNET')
     yield ok(f'ROS_DOMAIN_ID {domain}, discovery within {reach}: nodes elsewhere are not seen')
     try:
         for kind in ('msg', 'srv', 'action'):
@@ -205,23 +205,33 @@ def check_model(name: str, revision: str | None) -> Iterator[Finding]:
     """
     try:
         from depthvlm_ros.model import checkpoint
+        from depthvlm_ros.model.prompt import Prompt
     except Exception as error:  # as above
         yield fail(f'the model code does not load: {type(error).__name__}: {error}',
                    f'{pip_install()} -r requirements.txt')
         return
     folder = checkpoint.local_folder(name, revision)
+    if folder is None and not checkpoint.is_hub_id(name):
+        yield fail(f'the model {name!r} is no folder here',
+                   "name 'nano', a folder with config.json and model.safetensors, or a hub id "
+                   "'owner/name'")
+        return
     if folder is None:
+        at = f' --revision {revision}' if revision else ''
         yield warn(f'{name} is neither a folder nor in the cache of the hub',
                    'the first configure fetches it (the 4B: about 9 GB), which needs a network; '
                    'or fetch it before: '
-                   f'"{Path(sys.executable).parent}/hf" download {name}')
+                   f'"{Path(sys.executable).parent}/hf" download {name}{at}')
         return
     try:
         config = checkpoint.read_config(folder)
         checkpoint.check_keys(folder, config)
-        checkpoint.load_tokenizer(folder)
+        prompt = Prompt.of(checkpoint.load_tokenizer(folder))
+        if prompt.image != config.image_token_id:
+            raise ValueError(f"the tokenizer's image token is {prompt.image}, config.json says "
+                             f'{config.image_token_id}')
         size_gb = sum(path.stat().st_size for path in checkpoint.shard_files(folder)) / 1e9
-    except checkpoint.CheckpointError as error:
+    except ValueError as error:     # CheckpointError is one
         yield fail(f'the model {name} cannot be used: {error}',
                    'fetch its files again, or name another model')
         return

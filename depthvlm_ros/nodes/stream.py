@@ -41,7 +41,8 @@ class Stream:
                                  depth=REQUESTS_QOS.depth)
         self.transforms = Transforms(node, node.value('question_timeout'))
         self.worker = Worker(self._look, self._begin, self._deliver,
-                             node.value('max_questions'), thread, len(names))
+                             node.value('max_questions'), thread, len(names),
+                             self._after_failed_step)
         try:
             for name in names:
                 lane = Lane(node, name, self.worker.submit, clouds)
@@ -135,14 +136,14 @@ class Stream:
 
     def _begin(self, seen: Seen, text: str, max_tokens: int):
         """Begin an answer; on the worker's thread."""
+        return self._predictor.begin(seen.view, text, max_tokens,
+                                     self._node.value('compute_distances'), seen.depth_m)
+
+    def _after_failed_step(self, error: Exception) -> None:
+        """Make room for the next question where this one failed for want of memory."""
         from depthvlm_ros.model.shortage import is_out_of_memory, let_go
-        try:
-            return self._predictor.begin(seen.view, text, max_tokens,
-                                         self._node.value('compute_distances'), seen.depth_m)
-        except Exception as error:
-            if is_out_of_memory(error):
-                let_go(self._predictor)     # this question fails, the next one has room
-            raise
+        if is_out_of_memory(error):
+            let_go(self._predictor)
 
     def _deliver(self, frame: Frame) -> None:
         """Give a frame that was looked at to its camera; on the worker's thread."""

@@ -148,14 +148,17 @@ class Worker:
     :param max_questions: how many questions may be open at once.
     :param thread: what it runs on.
     :param together: most frames that are looked at together.
+    :param on_failed_step: takes what a step of an answer raised; the question has ended.
     """
 
     def __init__(self, look: Callable[[list[Frame]], list], begin: Callable[[Any, str, int], Any],
                  deliver: Callable[[Frame], None], max_questions: int, thread: ModelThread,
-                 together: int = 1):
+                 together: int = 1,
+                 on_failed_step: Callable[[Exception], None] = lambda error: None):
         self.dropped: Counter = Counter()       # of each lane
         self._look, self._begin, self._deliver = look, begin, deliver
         self._max_questions, self._together = max_questions, together
+        self._on_failed_step = on_failed_step
         self._waiting: dict[Any, Frame] = {}    # of each lane; who waits longest is first
         self._questions: deque[Question] = deque()
         self._answer_budget_s = 0.0
@@ -336,7 +339,8 @@ class Worker:
                     question.frame.seen, question.text, question.max_tokens)
             going = question.decoding.step()
         except Exception as error:  # whatever the model raises, others go on
-            question.end(Ending.FAILED, error)
+            question.end(Ending.FAILED, error.with_traceback(None))     # which holds much
+            self._on_failed_step(error)
             return
         self._answer_budget_s -= time.monotonic() - start_s
         if question.tokens > tokens and question.ending is None:

@@ -4,8 +4,9 @@
 
 import json
 import shutil
+import socket
 
-from depthvlm_ros.model import CheckpointError, Predictor
+from depthvlm_ros.model import checkpoint, CheckpointError, Predictor
 from depthvlm_ros.model.checkpoint import locate, stored_shapes
 import pytest
 from safetensors import safe_open
@@ -163,7 +164,7 @@ def test_a_config_out_of_range(folder):
 
 @pytest.mark.parametrize(('part', 'fields'), [
     ('text_config', {'hidden_size': 'x'}), ('text_config', {'num_key_value_heads': 0}),
-    ('text_config', {'hidden_act': 'nope'}), ('vision_config', {'num_heads': 0}),
+    ('text_config', {'hidden_act': 'nope'}), ('text_config', {'hidden_size': -32}),
     ('vision_config', {'deepstack_visual_indexes': [0, 1, 9]}),
     (None, {'depth_head_features': '8'}), (None, {'canonical_fx': float('inf')}),
     (None, {'intermediate_multiple': 28.5}), (None, {'vision_config': 5}),
@@ -214,3 +215,76 @@ def test_saved_in_half_precision(tiny_checkpoint):
     with safe_open(tiny_checkpoint / WEIGHTS, framework='pt') as file:
         assert {str(file.get_slice(k).get_dtype()) for k in file.keys()} == {  # noqa: SIM118
             'F16'}
+
+
+@pytest.mark.parametrize('text', ['[]', 'null', '{"weight_map": {"a": 7, "b": "c"}}'])
+def test_an_index_that_is_none(folder, text):
+    (folder / WEIGHTS).unlink()
+    (folder / INDEX).write_text(text)
+    with pytest.raises(CheckpointError, match='not a shard index'):
+        load(folder)
+
+
+def test_weights_that_are_no_floating_numbers(folder):
+    change_weights(folder, lambda state: state.update({
+        'model.visual.pos_embed.weight': state['model.visual.pos_embed.weight'].to(torch.int8)}))
+    with pytest.raises(CheckpointError, match='pos_embed.weight is stored as I8, wanted one of'):
+        load(folder)
+
+
+def test_a_tokenizer_of_an_unknown_kind(folder):
+    fields = json.loads((folder / 'tokenizer.json').read_text())
+    fields['model']['type'] = 'Nope'
+    (folder / 'tokenizer.json').write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match='no readable tokenizer'):
+        load(folder)
+
+
+def test_a_tokenizer_may_be_set_to_split_special_tokens(folder, tiny_checkpoint):
+    fields = json.loads((folder / 'tokenizer_config.json').read_text())
+    (folder / 'tokenizer_config.json').write_text(
+        json.dumps({**fields, 'split_special_tokens': True}))
+    assert load(folder).prompt == load(tiny_checkpoint).prompt
+
+
+@pytest.mark.parametrize('name', ['', '.', '..'])
+def test_a_folder_of_the_package_is_no_model(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    folder = checkpoint.local_folder(name)
+    assert folder is None or folder.resolve() in (tmp_path, tmp_path.parent)
+
+
+@pytest.fixture
+def cached(folder, tmp_path, monkeypatch):
+    """Put the checkpoint into a cache of the hub, as owner/name; return its folder there."""
+    repository = tmp_path / 'hub' / 'models--owner--name'
+    snapshot = shutil.copytree(folder, repository / 'snapshots' / ('0' * 40))
+    (repository / 'refs').mkdir()
+    (repository / 'refs' / 'main').write_text('0' * 40)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
+    return snapshot
+
+
+@pytest.fixture
+def silent_hub(monkeypatch):
+    """Let the hub be a server that takes every request and never answers."""
+    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', False)
+    monkeypatch.setattr(checkpoint, 'ASK_S', 0.5)
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        monkeypatch.setattr('huggingface_hub.constants.ENDPOINT',
+                            f'http://127.0.0.1:{server.getsockname()[1]}')
+        yield
+
+
+@pytest.mark.usefixtures('silent_hub')
+def test_what_is_whole_in_the_cache_is_taken_without_the_hub(cached):
+    assert locate('owner/name') == cached
+
+
+@pytest.mark.usefixtures('silent_hub')
+@pytest.mark.parametrize('missing', ['config.json', WEIGHTS, 'tokenizer.json'])
+def test_a_hub_that_says_nothing_is_given_up(cached, missing):
+    (cached / missing).unlink()
+    with pytest.raises(CheckpointError, match="'owner/name': neither a folder here nor to be had"):
+        locate('owner/name')

@@ -85,6 +85,15 @@ def test_the_vision_tower_gives_what_the_general_pass_gives(predictor):
         torch.testing.assert_close(mine.flatten(0, 1), plain, rtol=1e-4, atol=1e-4)
 
 
+def test_deepstack_layers_may_be_listed_in_any_order(tiny):
+    before = tiny.look(*image_of(*SIZES[0]))
+    tiny.model.model.visual.deepstack_visual_indexes = [2, 0, 1]
+    tiny.engine.forget()
+    mine = tiny.look(*image_of(*SIZES[0]))
+    assert_same_view(mine, look_plainly(tiny, *image_of(*SIZES[0])))
+    assert not np.allclose(mine.depth_m, before.depth_m, rtol=1e-5)
+
+
 def test_bfloat16_stays_near_the_plain_pass(tiny_checkpoint):
     predictor = Predictor.from_pretrained(tiny_checkpoint, device='cpu', dtype='bfloat16')
     rgb, camera = image_of(128, 96, 100.0)

@@ -138,3 +138,10 @@ def test_torchvision_is_not_needed():
             'import depthvlm_ros.model; import transformers\n'
             'assert sys.modules["torchvision"] is None')
     subprocess.run([sys.executable, '-c', code], check=True, timeout=300)
+
+
+@pytest.mark.parametrize('size', [(3200, 32), (32, 3200), (300, 200), (640, 480), (40, 40)])
+@pytest.mark.parametrize('most', [1, 4, 16, 64])
+def test_no_image_has_more_tokens_than_it_may_have(released, size, most):
+    width, height = plan_resize(Intrinsics.centred(*size, 1000.0), released, most).final
+    assert 1 <= width // 32 * (height // 32) <= most

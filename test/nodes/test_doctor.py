@@ -140,9 +140,35 @@ def test_a_truncated_model_is_named(tmp_path):
 
 def test_a_hub_id_that_is_not_here_is_told_and_not_fetched(tmp_path, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
-    finding = the_only(installation.check_model('nobody/nothing', None))
+    finding = the_only(installation.check_model('nobody/nothing', 'v2'))
     assert finding.level is Level.WARN
     assert 'nobody/nothing' in finding.what
+    assert finding.advice.endswith('download nobody/nothing --revision v2')
+
+
+@pytest.mark.parametrize('name', [
+    '/no/such/folder', './typo', 'nanoo', '', '.', '~nosuchuser/m', 'x' * 300, 'a\0b'])
+def test_a_model_that_is_no_folder_and_no_hub_id_fails(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert the_only(installation.check_model(name, None)).level is Level.FAIL
+
+
+def test_a_tokenizer_of_another_model_is_named(tmp_path):
+    folder = shutil.copytree(NANO, tmp_path / 'other')
+    text = (folder / 'tokenizer.json').read_text()
+    (folder / 'tokenizer.json').write_text(text.replace('<|vision_start|>', '<|begin_image|>'))
+    finding = the_only(installation.check_model(str(folder), None))
+    assert finding.level is Level.FAIL
+    assert '<|vision_start|>' in finding.what
+
+
+@pytest.mark.parametrize('given, own, ros_args', [
+    (['--camera'], ['--camera'], []),
+    (['--camera', '--ros-args', '-r', 'a:=b'], ['--camera'], ['--ros-args', '-r', 'a:=b']),
+    (['--ros-args', '-r', 'a:=b', '--', '--camera', '--ros-args', '-p', 'c:=1'], ['--camera'],
+     ['--ros-args', '-r', 'a:=b', '--ros-args', '-p', 'c:=1'])])
+def test_its_own_arguments_may_stand_behind_those_of_ros(given, own, ros_args):
+    assert doctor.parted(given) == (own, ros_args)
 
 
 @pytest.mark.usefixtures('old_pillow')

@@ -231,6 +231,15 @@ def test_a_failing_decoding_ends_its_question_alone(make):
     assert endings == {'fail': Ending.FAILED, 'good': Ending.ANSWERED}
 
 
+def test_what_failed_an_answer_is_told_once_the_question_has_ended(make):
+    bench = make()
+    told = []
+    bench.worker._on_failed_step = lambda error: told.append((str(error), bench.ended[0].ending))
+    bench.worker.ask(bench.question('fail', Frame('a')))
+    bench.until(lambda: told)
+    assert told == [('fail', Ending.FAILED)]
+
+
 def test_more_questions_than_may_be_open_are_refused(make):
     bench = make(max_questions=2)
     bench.gate.clear()
