@@ -21,7 +21,7 @@ import torch
 from transformers import AutoTokenizer
 
 EMBEDDED = Path(__file__).resolve().parent.parent / 'checkpoints'
-EMBEDDED_NAMES = {folder.name for folder in EMBEDDED.iterdir() if folder.is_dir()}
+EMBEDDED_NAMES = {config.parent.name for config in EMBEDDED.glob('*/config.json')}
 FILES = ['*.json', '*.safetensors', '*.jinja', '*.txt']
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 TIED_KEY = 'lm_head.weight'

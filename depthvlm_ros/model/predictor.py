@@ -102,7 +102,7 @@ class Predictor:
     :param tokenizer: the checkpoint's.
     :param name: of the model, told in errors and answers.
     :param max_image_tokens: most image tokens; 0 for no bound but the checkpoint's.
-    :raises CheckpointError: a tokenizer and a config with different image tokens.
+    :raises ValueError: a tokenizer that is not Qwen's, or has another image token than the config.
     """
 
     def __init__(self, model, tokenizer, name='', max_image_tokens=0):
@@ -111,11 +111,7 @@ class Predictor:
         self.name = name
         self.max_image_tokens = max_image_tokens
         self.batches = True     # whether several images may share a pass, see batching
-        self.prompt = Prompt.of(tokenizer)
-        if self.prompt.image != model.config.image_token_id:
-            raise checkpoint.CheckpointError(
-                f"model {name!r}: the tokenizer's image token is {self.prompt.image}, config.json "
-                f'says {model.config.image_token_id}; wanted the same')
+        self.prompt = Prompt.of(tokenizer, model.config.image_token_id)
         model.depth_head.to(memory_format=torch.channels_last)  # its maps come as rows of tokens
         self.engine = Engine(model, self.prompt, capture_for(model.device))
 

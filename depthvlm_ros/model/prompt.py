@@ -41,11 +41,12 @@ class Prompt:
     stops: frozenset[int]
 
     @classmethod
-    def of(cls, tokenizer):
+    def of(cls, tokenizer, image_token_id=None):
         """
         Read the parts off a checkpoint's tokenizer.
 
-        :raises ValueError: a tokenizer without Qwen's special tokens.
+        :param image_token_id: what config.json says, where there is one.
+        :raises ValueError: a tokenizer without Qwen's special tokens, or with another image token.
         """
         def encode(text):
             # Told, as a checkpoint's tokenizer may be set otherwise.
@@ -56,8 +57,12 @@ class Prompt:
             if len(encode(token)) != 1:
                 raise ValueError(f'the tokenizer has no special token {token}, '
                                  'wanted that of Qwen3-VL')
+        image, = encode(IMAGE_TOKEN)
+        if image_token_id not in (None, image):
+            raise ValueError(f"the tokenizer's image token is {image}, config.json says "
+                             f'{image_token_id}; wanted the same')
         stops = [ids[0] for ids in map(encode, STOP_TOKENS) if len(ids) == 1]
-        return cls(encode(BEFORE_IMAGE), encode(IMAGE_TOKEN)[0], encode(AFTER_IMAGE),
+        return cls(encode(BEFORE_IMAGE), image, encode(AFTER_IMAGE),
                    encode(AFTER_QUESTION), encode(AFTER_ANSWER), frozenset(stops))
 
     def prefix(self, image_tokens):

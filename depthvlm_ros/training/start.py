@@ -93,10 +93,10 @@ def load_start(training):
     folder = locate(training.start)
     config = changed_config(folder, training.model)
     tokenizer = load_tokenizer(folder)
-    prompt = Prompt.of(tokenizer)
-    if prompt.image != config.image_token_id:
-        raise CheckpointError(f"{folder}: the tokenizer's image token is {prompt.image}, "
-                              f'config.json says {config.image_token_id}; wanted the same')
+    try:
+        prompt = Prompt.of(tokenizer, config.image_token_id)
+    except ValueError as e:
+        raise CheckpointError(f'{folder}: {e}') from e
     plain = not any(key.startswith(HEAD) for key in stored_shapes(folder))
     if plain:
         check_plain_keys(folder, config)
