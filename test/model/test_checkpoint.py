@@ -156,6 +156,12 @@ def test_a_bad_config(folder, text, message):
         load(folder)
 
 
+def test_another_image_token_than_the_tokenizers(folder):
+    change_config(folder, image_token_id=7)
+    with pytest.raises(CheckpointError, match=r'image token is \d+, config.json says 7; wanted'):
+        load(folder)
+
+
 def test_a_config_out_of_range(folder):
     change_config(folder, canonical_fx=-1.0)
     with pytest.raises(CheckpointError, match=r'canonical_fx is -1.0, wanted a focal length > 0'):
