@@ -220,12 +220,15 @@ def test_which_is_closer_is_heard_both_ways(nano, view, say):
     seen = sorted((float(view.depth_m[v, u]), u, v) for u in (80, 240) for v in (60, 200))
     places = [place(round(u / 0.32), round(v / 0.24)) for _, u, v in (seen[-1], seen[0])]
     # In words the one pointed at far away is a little closer: the depth there decides.
-    say('The box is at 2.00 m and the ball at 2.02 m, so the box is closer.', *places)
+    box_m = round(math.sqrt(seen[0][0] * seen[-1][0]), 2)
+    ball_m = box_m + 0.02
+    say(f'The box is at {box_m:.2f} m and the ball at {ball_m:.2f} m, so the box is closer.',
+        *places)
     decoding = nano.begin(view, 'Which is closer, the box or the ball?', 128, True)
     while decoding.step():
         pass
     measured = [reference.depth_m for reference in decoding.answer().references]
-    means = [math.sqrt(a * b) for a, b in zip((2.0, 2.02), measured, strict=True)]
+    means = [math.sqrt(a * b) for a, b in zip((box_m, ball_m), measured, strict=True)]
     assert decoding.text == (
         f'The box is at {means[0]:.2f} m and the ball at {means[1]:.2f} m, so the ball is closer. '
         + ' '.join(places))

@@ -218,7 +218,10 @@ def test_a_model_that_is_fetched_is_said_before(make_depth_node, tmp_path, monke
         folder = tmp_path / 'models--nobody--nothing'
         (folder / 'refs').mkdir(parents=True)
         (folder / 'refs/main').write_text('0' * 40)
-        (folder / 'snapshots' / ('0' * 40)).mkdir(parents=True)
+        snapshot = folder / 'snapshots' / ('0' * 40)
+        snapshot.mkdir(parents=True)
+        for file in ('config.json', 'model.safetensors', 'tokenizer.json'):
+            (snapshot / file).touch()
     node = make_depth_node(model='nobody/nothing')
     assert node.trigger_configure().name == 'FAILURE'       # the hub is not asked in tests
     assert ('nobody/nothing is not here yet and is fetched' in capfd.readouterr().err) != cached
