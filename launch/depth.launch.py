@@ -191,8 +191,8 @@ def start(context):
     for name in SWITCHES:
         values[name] = switch(name, values[name])
     # As launch_ros does it for the node: within the namespace that an including file has pushed.
-    pushed = resolved(context.launch_configurations.get('ros_namespace', ''), values['namespace'])
-    values['namespace'] = pushed.rstrip('/')
+    values['namespace'] = resolved(
+        context.launch_configurations.get('ros_namespace', ''), values['namespace']).rstrip('/')
     actions = [depth_node(values)]
     if values['rviz']:
         actions.append(rviz(values))

@@ -170,7 +170,8 @@ def test_a_config_out_of_range(folder):
 
 @pytest.mark.parametrize(('part', 'fields'), [
     ('text_config', {'hidden_size': 'x'}), ('text_config', {'num_key_value_heads': 0}),
-    ('text_config', {'hidden_act': 'nope'}), ('text_config', {'hidden_size': -32}),
+    ('text_config', {'hidden_act': 'nope'}), ('vision_config', {'num_heads': 0}),
+    ('text_config', {'hidden_size': -32}),
     ('vision_config', {'deepstack_visual_indexes': [0, 1, 9]}),
     (None, {'depth_head_features': '8'}), (None, {'canonical_fx': float('inf')}),
     (None, {'intermediate_multiple': 28.5}), (None, {'vision_config': 5}),

@@ -41,10 +41,10 @@ def grave(findings):
     return [finding for finding in findings if finding.level is Level.FAIL]
 
 
-def run_doctor(*arguments, **environment):
+def run_doctor(*arguments, timeout_s=PATIENCE_S, **environment):
     return subprocess.run(
         [sys.executable, '-m', 'depthvlm_ros.nodes.doctor', *arguments], check=False,
-        capture_output=True, text=True, timeout=PATIENCE_S, env={**os.environ, **environment})
+        capture_output=True, text=True, timeout=timeout_s, env={**os.environ, **environment})
 
 
 def test_defaults_are_those_of_the_node():
@@ -200,12 +200,28 @@ def test_settings_with_which_no_node_starts_are_no_ok(name, value):
 
 
 @pytest.mark.parametrize(('arguments', 'said'), [
-    (['-r', 'image'], '-r image'), (['--nonsense'], '--nonsense'),
-    (['-p', 'use_sim_time:=abc'], 'use_sim_time')])
+    (['-r', 'image'], '-r image'), (['--nonsense'], '--nonsense')])
 def test_ros_arguments_that_are_wrong_are_named(arguments, said):
     finding = the_only(check_camera('raw', 0.5, ['--ros-args', *arguments]))
     assert finding.level is Level.FAIL
     assert said in finding.what.partition(': ')[2]
+
+
+def test_a_parameter_that_is_wrong_is_named():
+    """In a process of its own: Fast DDS was seen to hang as it left a node just made."""
+    done = run_doctor('--model', 'nano', '--camera', '--ros-args', '-p', 'use_sim_time:=abc',
+                      timeout_s=100)
+    assert done.returncode == 1
+    said, = (line for line in done.stdout.splitlines() if line.startswith('FAIL'))
+    assert 'no node starts with --ros-args -p use_sim_time:=abc: ' in said
+    assert 'use_sim_time' in said.partition(': ')[2]
+
+
+def test_localhost_only_is_told_as_stronger_than_the_discovery_range(monkeypatch):
+    monkeypatch.setenv('ROS_LOCALHOST_ONLY', '1')
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'SUBNET')
+    found = [finding.what for finding in lines_of(installation.check_ros())]
+    assert sum('discovery within LOCALHOST' in what for what in found) == 1
 
 
 def test_of_the_images_only_the_last_is_kept():

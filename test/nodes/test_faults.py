@@ -8,6 +8,7 @@ from pathlib import Path
 import threading
 
 from builtin_interfaces.msg import Time
+from depthvlm_ros.model import shortage
 from depthvlm_ros.nodes import diagnostics
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
 from depthvlm_ros.srv import SpatialQuery
@@ -189,6 +190,22 @@ def test_what_a_shortage_of_memory_leaves_behind_is_told(active, patient):
     assert robot.until(lambda: robot.got['/diagnostics'] and (
         'tokens since memory ran out' in values_of(robot)['message']))
     assert values_of(robot)['level'] == DiagnosticStatus.WARN
+
+
+def test_an_answer_for_which_memory_runs_out_lets_go_of_what_is_kept(active, monkeypatch):
+    node, robot = active()
+    robot.show(node)
+    let_go = []
+    monkeypatch.setattr(shortage, 'let_go', let_go.append)
+
+    def run_out(*_):
+        raise torch.OutOfMemoryError('CUDA out of memory')
+    handle = node._predictor.model.lm_head.register_forward_pre_hook(run_out)
+    assert robot.ask().status == STATUS.MODEL_FAILURE
+    assert robot.until(lambda: let_go == [node._predictor])
+    handle.remove()
+    assert robot.ask().status == STATUS.OK
+    assert len(let_go) == 1
 
 
 @pytest.mark.slow

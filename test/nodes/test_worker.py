@@ -42,12 +42,15 @@ class Bench:
 
     def __init__(self, look_s=0.0, token_s=0.0, max_questions=4, spend=time.sleep):
         self.log, self.delivered, self.ended = [], [], []
+        self.failed = []    # (what a step raised, how many questions had ended)
         self.look_s, self.token_s, self.spend = look_s, token_s, spend
         self.following = lambda frame: None     # called with each frame that was delivered
         self.gate, self.looking = threading.Event(), threading.Event()
         self.gate.set()
         self.thread = ModelThread()
-        self.worker = Worker(self.look, self.begin, self.deliver, max_questions, self.thread)
+        self.worker = Worker(
+            self.look, self.begin, self.deliver, max_questions, self.thread,
+            on_failed_step=lambda error: self.failed.append((str(error), len(self.ended))))
 
     def look(self, frames):
         (source,) = (frame.source for frame in frames)
@@ -70,6 +73,12 @@ class Bench:
 
     def question(self, text, frame, tokens=3, timeout_s=60.0):
         return Question(text, frame, tokens, time.monotonic() + timeout_s, self.ended.append)
+
+    def keep_busy(self):
+        """Be in the look at a frame, until the gate is set."""
+        self.gate.clear()
+        self.worker.submit(Frame('busy'))
+        assert self.looking.wait(60.0)
 
     def until(self, condition, timeout_s=60.0):
         until_s = time.monotonic() + timeout_s
@@ -107,9 +116,7 @@ def test_a_newer_frame_replaces_the_one_that_waits(make):
 
 def test_a_frame_of_a_question_is_looked_at_once_and_not_dropped(make):
     bench = make()
-    bench.gate.clear()
-    bench.worker.submit(Frame('busy'))
-    bench.until(lambda: not bench.worker._waiting)
+    bench.keep_busy()
     asked = Frame('asked')
     bench.worker.submit(asked)
     bench.worker.ask(bench.question('q', asked))
@@ -233,11 +240,9 @@ def test_a_failing_decoding_ends_its_question_alone(make):
 
 def test_what_failed_an_answer_is_told_once_the_question_has_ended(make):
     bench = make()
-    told = []
-    bench.worker._on_failed_step = lambda error: told.append((str(error), bench.ended[0].ending))
     bench.worker.ask(bench.question('fail', Frame('a')))
-    bench.until(lambda: told)
-    assert told == [('fail', Ending.FAILED)]
+    bench.until(lambda: bench.failed)
+    assert bench.failed == [('fail', 1)]
 
 
 def test_more_questions_than_may_be_open_are_refused(make):
@@ -354,9 +359,7 @@ def test_questions_fail_with_the_reason_while_the_model_hangs(make):
 
 def test_a_frame_kept_for_a_question_that_ends_before_its_pass_is_dropped(make):
     bench = make()
-    bench.gate.clear()
-    bench.worker.submit(Frame('busy'))
-    assert bench.looking.wait(60.0)
+    bench.keep_busy()
     kept = Frame('kept')
     bench.worker.submit(kept)
     bench.worker.ask(bench.question('q', kept, timeout_s=0.0))
@@ -370,9 +373,7 @@ def test_a_frame_kept_for_a_question_that_ends_before_its_pass_is_dropped(make):
 
 def test_a_frame_that_was_replaced_is_answered_about_but_not_delivered(make):
     bench = make()
-    bench.gate.clear()
-    bench.worker.submit(Frame('busy'))
-    assert bench.looking.wait(60.0)
+    bench.keep_busy()
     old = Frame('old')
     bench.worker.submit(old)
     bench.worker.submit(Frame('newer'))
@@ -385,9 +386,7 @@ def test_a_frame_that_was_replaced_is_answered_about_but_not_delivered(make):
 
 def test_a_forgotten_frame_is_answered_about_but_not_delivered(make):
     bench = make()
-    bench.gate.clear()
-    bench.worker.submit(Frame('busy'))
-    assert bench.looking.wait(60.0)
+    bench.keep_busy()
     old = Frame('old')
     bench.worker.submit(old)
     bench.worker.ask(bench.question('q', old))
