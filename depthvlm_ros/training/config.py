@@ -94,6 +94,9 @@ class RoomSource:
         (fx from 0.89 of the width on); the others come from all of them.
     :param window: height and width of a randomly placed window in which the depth loss is taken,
         as a share of the image's; 1: everywhere.
+    :param things: share of the depth loss's pixels that is on things, where any are seen: pixels
+        of the room behind them, and of things seen large, are left out by lot. 0: all are taken,
+        few of which are on things.
     """
 
     share: float | None = None
@@ -103,6 +106,7 @@ class RoomSource:
     numbers: tuple[float, ...] = (1.0,)
     narrow: float = 0.0
     window: float = 1.0
+    things: float = 0.0
 
     def __post_init__(self):
         if not 0 < self.native_px[0] <= self.native_px[1]:
@@ -119,6 +123,8 @@ class RoomSource:
             raise ValueError(f'narrow is {self.narrow}, wanted a share in [0, 1]')
         if not 0 < self.window <= 1:
             raise ValueError(f'window is {self.window}, wanted a share in (0, 1]')
+        if not 0 <= self.things < 1:
+            raise ValueError(f'things is {self.things}, wanted a share in [0, 1)')
         if not any(self.kinds.values()):
             raise ValueError(f'kinds is {self.kinds}, wanted one above 0 at least')
         unknown = [kind for kind in self.kinds if kind not in KINDS]

@@ -59,8 +59,10 @@ class Learner(torch.nn.Module):
             is_image = packed.input_ids == self.model.config.image_token_id
             naming, gaze = self.hints(batch, is_image, out.hidden)
         depth = absolute = sum(metres.sum() for metres in out.depth_pred) * 0.0
-        for metres, truth_m, window in zip(out.depth_pred, batch.depth_m, batch.windows):
+        for metres, truth_m, window, judged in zip(out.depth_pred, batch.depth_m, batch.windows,
+                                                   batch.judged, strict=True):
             if truth_m is not None:
+                truth_m = truth_m if judged is None else truth_m.where(judged, torch.nan)
                 truth_m = truth_m if window is None else window.of(truth_m)
                 depth = depth + silog(metres, truth_m)
                 absolute = absolute + log_l1(metres, truth_m)

@@ -17,6 +17,7 @@ import torch
 
 LONGEST_TALK = 160  # tokens
 CAMERAS_DRAWN = 300     # to find one that gives the network's image its size
+MOST_OF_ALL = 1 / 32    # pixels of one thing in the depth loss, of those looked at
 POINTS, LEAST_POINTS = 4, 3    # to name a token by
 
 
@@ -68,8 +69,12 @@ class Rooms:
                           (plan.final[1] // token_px, plan.final[0] // token_px))
             gaze = guide.gaze(len(row.prefix), row.talks, [
                 (question, kind) for (question, _, kind), fits in zip(asked, short) if fits])
+        window, judged = self._window(rng, plan.final, frame), None
+        if self.source.things > 0:
+            ids = cv2.resize(frame.object_ids, plan.final, interpolation=cv2.INTER_NEAREST_EXACT)
+            judged = torch.from_numpy(self._judged(rng, ids, window))
         return Sample(row, pixels, grid, torch.from_numpy(depth / np.float32(plan.depth_scale)),
-                      names, gaze, self._window(rng, plan.final, frame))
+                      names, gaze, window, judged)
 
     def _camera(self, index, rng):
         """
@@ -109,6 +114,28 @@ class Rooms:
                       for at, scale, part, whole in zip(thing.pixel, scales, parts, size)]
         (width, height), (u, v) = parts, starts
         return Window(v, v + height, u, u + width)
+
+    def _judged(self, rng, ids, window):
+        """
+        Draw the pixels that the depth loss takes, so that the source's share of them is on things.
+
+        Of those looked at no thing has more than MOST_OF_ALL, and the room no less than that.
+
+        :param ids: (H, W) int, Frame.object_ids at the size of the network's image.
+        :param window: Window that is looked at, or None.
+        :return: (H, W) bool; all of them where no thing is seen.
+        """
+        seen = ids if window is None else window.of(ids)
+        things, counts = np.unique(seen[seen >= 0], return_counts=True)
+        if not things.size:
+            return np.ones(ids.shape, bool)
+        most = MOST_OF_ALL * seen.size
+        taken = np.minimum(counts, most)
+        of_room = max(most, taken.sum() * (1 / self.source.things - 1))
+        chances = np.full(ids.shape, of_room / max(1, (seen < 0).sum()))
+        for thing, share in zip(things, taken / counts):
+            chances[ids == thing] = share
+        return rng.random(ids.shape) < chances
 
     def _asked(self, rng, frame):
         """Choose questions by the weights of their kinds: (question, answer, kind) each."""

@@ -30,6 +30,7 @@ class Sample:
         nothing is known.
     :param gaze: gaze.Gaze, where to look; None where nothing is known.
     :param window: part of the image that the depth loss looks at (depth_head.Window); None: all.
+    :param judged: (H, W) bool, pixels of it that the depth loss takes; None: all that are valid.
     """
 
     row: Row
@@ -39,6 +40,7 @@ class Sample:
     names: torch.Tensor | None = None
     gaze: Gaze | None = None
     window: Window | None = None
+    judged: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Batch:
     :param weights: (B, S) float32 of the supervised tokens, 0 elsewhere.
     :param gazes: for every image gaze.Gaze, or None.
     :param windows: for every image the Window that the depth loss looks at, or None: all of it.
+    :param judged: for every image (H, W) bool, pixels of it that the depth loss takes, or None.
     :param token_px: side of one image token in px of the network's image.
     :param counts: (5,) float32, in the order of COUNTED: images with depth, supervised tokens by
         their weights, named tokens, gazes, records skipped on the way.
@@ -68,6 +71,7 @@ class Batch:
     weights: torch.Tensor
     gazes: list
     windows: list
+    judged: list
     token_px: int
     counts: torch.Tensor
     skipped: list
@@ -190,7 +194,7 @@ class Encoder:
         return Batch(packed, torch.cat([s.pixel_values for s in images]),
                      torch.cat([s.grid_thw for s in images]), [s.depth_m for s in images],
                      names, weights, [s.gaze for s in images], [s.window for s in images],
-                     self.config.token_px, counts, skipped)
+                     [s.judged for s in images], self.config.token_px, counts, skipped)
 
     def _encoded(self, talks):
         return [conversation_ids(self.tokenizer, self.prompt, talk) for talk in talks]

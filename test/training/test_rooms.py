@@ -11,6 +11,7 @@ from depthvlm_ros.training.learner import Learner, PARTS
 from depthvlm_ros.training.rooms import Rooms
 from depthvlm_ros.training.samples import Encoder
 from depthvlm_ros.training.start import build
+import numpy as np
 import pytest
 import torch
 
@@ -76,6 +77,54 @@ def test_the_depth_loss_sees_the_window_alone(parts):
 def test_a_window_beyond_the_image_is_refused():
     with pytest.raises(ValueError, match=r'window is 1.5, wanted a share in \(0, 1\]'):
         RoomSource(window=1.5)
+
+
+def test_the_depth_loss_is_on_things_by_the_share_that_is_wanted(parts, monkeypatch):
+    looked_at = []      # numbers of the things seen, (H, W)
+    draw = rooms_module.Rooms._judged
+    monkeypatch.setattr(rooms_module.Rooms, '_judged', lambda self, rng, ids, window: (
+        looked_at.append(ids) or draw(self, rng, ids, window)))
+
+    def samples(**source):
+        rooms = Rooms(RoomSource(native_px=(120, 140), window=0.5, **source), parts[2], seed=3,
+                      with_language=False, with_names=False)
+        return [rooms.sample(index) for index in range(40)]
+
+    before, after, most = [], [], []
+    for plain, sample, ids in zip(samples(), samples(things=0.5), looked_at, strict=True):
+        assert plain.judged is None and sample.window == plain.window
+        assert torch.equal(sample.depth_m, plain.depth_m)
+        judged, ids = sample.window.of(sample.judged).numpy(), sample.window.of(ids)
+        if (ids >= 0).mean() > 0.05:
+            before.append((ids >= 0).mean())
+            after.append((ids[judged] >= 0).mean())
+            most += [(judged & (ids == thing)).mean() for thing in np.unique(ids[ids >= 0])]
+        elif not (ids >= 0).any():
+            assert judged.all()
+    assert len(after) > 10 and np.mean(before) < 0.35
+    assert 0.4 < np.mean(after) < 0.55
+    assert 0.02 < max(most) < 0.05
+
+
+def test_the_depth_loss_takes_the_judged_pixels_alone(parts):
+    training, model, encoder = parts
+    sample = Rooms(RoomSource(native_px=(60, 140), window=0.5, things=0.5), encoder,
+                   seed=3).sample(0)
+    learner = Learner(model, training)      # with hints, which know the depth everywhere
+    losses = []
+    for changed in (sample.judged & False, ~sample.judged, sample.judged):
+        batch = encoder.collate([
+            (replace(sample, depth_m=torch.where(changed, 7.0, sample.depth_m)), [])])
+        with torch.no_grad():
+            losses.append(dict(zip(PARTS, learner(batch).tolist())))
+    assert all(np.isfinite(list(loss.values())).all() for loss in losses)
+    for part in ('depth', 'log_l1'):
+        assert losses[0][part] == losses[1][part] != losses[2][part]
+
+
+def test_a_depth_loss_on_things_alone_is_refused():
+    with pytest.raises(ValueError, match=r'things is 1.0, wanted a share in \[0, 1\)'):
+        RoomSource(things=1.0)
 
 
 def test_a_share_of_narrow_views_above_1_is_refused():
