@@ -118,7 +118,7 @@ def train_step(accelerator, learner, optimisers, batches, clip):
         by one: a step of the paper's has gigabytes of pixels.
     :param clip: norm to which the gradients are clipped.
     :return: (means (5,) in the order of PARTS, counts (5,) in that of COUNTED, gradient norm).
-    :raises FloatingPointError: a gradient that is not finite.
+    :raises FloatingPointError: a gradient or a loss that is not finite.
     """
     bare = accelerator.unwrap_model(learner)
     # Gradients that wait for the last batch to be summed are whole ones, on every process.
@@ -140,10 +140,15 @@ def train_step(accelerator, learner, optimisers, batches, clip):
         raise FloatingPointError(f'the gradient norm is {norm}, wanted a finite one: lower '
                                  'learning_rate, or take precision float32; the last saved state '
                                  'is kept')
+    means = bare.means(accelerator.reduce(sums, 'sum'), counts)
+    if not means.isfinite().all():      # as of a label that is NaN: its gradient may be 0
+        parts = ', '.join(f'{part} {mean:.4g}' for part, mean in zip(PARTS, means.tolist()))
+        raise FloatingPointError(f'the losses are {parts}, wanted finite ones; the last saved '
+                                 'state is kept')
     for optimiser in optimisers:
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-    return bare.means(accelerator.reduce(sums, 'sum'), counts), counts, float(norm)
+    return means, counts, float(norm)
 
 
 @dataclass
@@ -241,7 +246,7 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     :return: 0, or the exit code of a run that a signal ended.
     :raises ValueError: what does not go together, or another run than the one begun in `out`.
     :raises OSError: files that cannot be read or written.
-    :raises FloatingPointError: a gradient that is not finite.
+    :raises FloatingPointError: a gradient or a loss that is not finite.
     """
     out = Path(out)
     accelerator = open_accelerator(device)

@@ -17,12 +17,8 @@ accelerate = pytest.importorskip('accelerate', reason='training needs requiremen
 GROUPS = ('model.visual', 'model.language_model', 'lm_head', 'depth_head')
 
 
-def moved_by_a_step(training):
-    """
-    Make one step over rooms.
-
-    :return: the names of all parameters, of those that moved, and of those that may.
-    """
+def a_step(training):
+    """Return the model and all that train_step takes to make one step over rooms."""
     accelerator = open_accelerator('cpu')
     model, tokenizer, prompt = build(training)
     encoder = Encoder(model.config, tokenizer, prompt)
@@ -30,8 +26,14 @@ def moved_by_a_step(training):
     batch = encoder.collate([(rooms.sample(i), []) for i in range(2)])
     learner = prepare_learner(model, training, accelerator)
     learner, *optimisers = accelerator.prepare(learner, *optimisers_of(learner, training))
+    return model, (accelerator, learner, optimisers, [batch], training.clip)
+
+
+def moved_by_a_step(training):
+    """Return the names of all parameters, of those that a step moved, and of those it may."""
+    model, step = a_step(training)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    train_step(accelerator, learner, optimisers, [batch], training.clip)
+    train_step(*step)
     moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     may = {k for k, v in model.named_parameters(remove_duplicate=False) if v.requires_grad}
     return set(before), moved, may
@@ -101,3 +103,13 @@ def test_muon_is_refused_where_weights_are_sharded(tiny_training):
             prepare_learner(build(training)[0], training, accelerator)
     finally:
         accelerator.state.distributed_type = accelerate.DistributedType.NO
+
+
+def test_a_loss_that_is_not_finite_moves_nothing(tiny_training):
+    model, step = a_step(replace(tiny_training, gaze_weight=1.0))
+    with torch.no_grad():
+        step[1].hints.reading.bias[0] = torch.nan   # whose gradient is finite
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(FloatingPointError, match='the losses are depth .*gaze nan, wanted finite'):
+        train_step(*step)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
