@@ -79,15 +79,19 @@ def read_questions(path):
                 raise ValueError(f'{where}: {name} is missing or no {kind.__name__}, wanted '
                                  'image, question and a list of answers')
         check_text(fields['question'], f'{where}: question')
-        if not fields['answers'] or not all(isinstance(a, str) for a in fields['answers']):
-            raise ValueError(f'{where}: answers is {fields["answers"]!r}, wanted some strings')
+        check_text(fields['image'], f'{where}: image')
+        if not all(isinstance(a, str) for a in fields['answers']) or not any(
+                map(normalise, fields['answers'])):
+            raise ValueError(f'{where}: answers is {fields["answers"]!r}, wanted strings, with a '
+                             'word in one of them at least')
         lone = fields.get('exact_answers', [])
         if not isinstance(lone, list) or not all(isinstance(a, str) for a in lone):
             raise ValueError(f'{where}: exact_answers is {lone!r}, wanted a list of strings')
         kind, fx_px = fields.get('kind') or '', fields.get('fx')
         if not isinstance(kind, str) or kind == ALL:
             raise ValueError(f'{where}: kind is {kind!r}, wanted a word other than {ALL!r}')
-        if not isinstance(fx_px, int | float | None):
+        check_text(kind, f'{where}: kind')
+        if not isinstance(fx_px, int | float | None) or isinstance(fx_px, bool):
             raise ValueError(f'{where}: fx is {fx_px!r}, wanted a number above 0')
         parse_positive(fx_px, 'fx', where)
         asked.append(fields)

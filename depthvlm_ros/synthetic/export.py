@@ -8,12 +8,13 @@ holds conversations to train on, and vqa.jsonl questions with the answers that a
 """
 
 import argparse
+from contextlib import ExitStack
 import json
 import math
 from pathlib import Path
 
 import cv2
-from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.camera import check_image_size, Intrinsics
 from depthvlm_ros.options import at_least
 from depthvlm_ros.synthetic.cameras import FOCAL_RANGE
 from depthvlm_ros.synthetic.scene import Scene
@@ -25,11 +26,11 @@ from tqdm import tqdm
 CANONICAL_FX_PX = 1000.0
 DEPTH_SCALE = 4000.0  # steps per metre: a quarter of a millimetre, 16.38 m at most
 POINTS = 10  # sparse points an image, as upstream draws
+MOST_ROOMS = 10**9
 IMAGE_MARK = '<image>\n'  # stands where a conversation shows its image
 
-# Kinds of question with a short answer that needs no tolerance.
+# Kinds of question whose answer is told by a word or two, whatever distances stand beside them.
 VQA_KINDS = ('closer', 'count', 'side', 'what', 'absent')
-NONE_WORDS = ['0', 'no', 'none', 'zero']
 NUMBER_WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 
 
@@ -105,13 +106,31 @@ def vqa_of(frame, name, seed):
     Write a frame's questions that have short answers, with the answers that are accepted.
 
     :param seed: of what is asked, and in which words.
-    :return: list of dicts: image, fx (px), kind, question, answers, and of which side a thing is
-        also exact_answers, the side alone, which may stand in a wrong answer.
+    :return: list of dicts: image, fx (px), kind, question, answers, and of sides and numbers also
+        exact_answers, words that are right alone but may stand in a wrong answer.
     """
     return [{'image': f'rgb/{name}.png', 'fx': frame.intrinsics.fx, 'kind': kind,
              'question': question, 'answers': accepted_answers(kind, answer),
-             **({'exact_answers': [side_of(answer)]} if kind == 'side' else {})}
+             **({'exact_answers': lone} if (lone := lone_answers(kind, answer)) else {})}
             for question, answer, kind in frame.questions(seed) if kind in VQA_KINDS]
+
+
+def lone_answers(kind, answer):
+    """
+    Return what is accepted only as it stands, since a wrong answer may hold it too.
+
+    :param kind: one of VQA_KINDS.
+    :param answer: as Frame.questions gives it.
+    """
+    if kind == 'side':
+        side = side_of(answer)
+        return [side, f'to the {side}', f'on the {side}', f'{side} side', f'on the {side} side']
+    return words_of(number_in(answer)) if kind == 'count' else []
+
+
+def words_of(number):
+    """Return a number of things in figures and in words."""
+    return [str(number), *NUMBER_WORDS[number:number + 1], *(() if number else ('no', 'none'))]
 
 
 def side_of(answer):
@@ -123,7 +142,8 @@ def accepted_answers(kind, answer):
     """
     Return what is accepted in place of an exact answer, itself first.
 
-    None of it stands in a wrong answer of the same form.
+    None of it stands in a wrong answer of the same form. Of what is at a place it is the thing's
+    name, which an answer that names more may hold too; distances beside it are not judged.
 
     :param kind: one of VQA_KINDS.
     :param answer: as Frame.questions gives it.
@@ -142,15 +162,16 @@ def accepted_answers(kind, answer):
         return [answer, text.removeprefix('The ').partition(',')[0]]
     if kind == 'absent':
         return [answer, text.removesuffix(' in the image')]
-    number = number_in(answer)
-    if number == 0:
-        return [answer, *NONE_WORDS]
-    return [answer, str(number), *NUMBER_WORDS[number:number + 1]]
+    things = text.split(maxsplit=3)[3]
+    return [answer, *(f'{word} {things}' for word in words_of(number_in(answer))
+                      if word != 'none')]
 
 
 def export(out, count, seed=0, split='held_out', width=640, height=480):
     """
     Write rooms to a folder.
+
+    The three lists take the place of those that are there once all rooms are written.
 
     :param out: the folder; files of the same names are replaced.
     :param count: how many rooms, one image each.
@@ -158,17 +179,27 @@ def export(out, count, seed=0, split='held_out', width=640, height=480):
     :param split: 'train' or 'held_out'.
     :param width: of the images, px.
     :param height: of the images, px.
-    :raises ValueError: a count below 1, another split, or a negative seed.
+    :raises ValueError: no folder, a count below 1 or above MOST_ROOMS, another split, a negative
+        seed, or images that are too large to be read again.
     :raises OSError: a file that cannot be written.
     """
-    if count < 1:
-        raise ValueError(f'count is {count}, wanted at least 1')
+    if not str(out):
+        raise ValueError('out is empty, wanted a folder')
+    if not 1 <= count <= MOST_ROOMS:
+        raise ValueError(f'count is {count}, wanted 1 to {MOST_ROOMS}')
+    check_image_size(height, width)
+    widest = Intrinsics.centred(width, height, FOCAL_RANGE[0] * width)
+    canonical = widest.size_at_focal(CANONICAL_FX_PX)
+    check_image_size(*canonical[::-1], f'an image of {width} x {height} at the canonical focal '
+                     'length')
     out = Path(out)
     for folder in ('rgb', 'depth'):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    with open(out / 'annotations.jsonl', 'w', encoding='utf-8') as annotations, \
-            open(out / 'questions.jsonl', 'w', encoding='utf-8') as questions, \
-            open(out / 'vqa.jsonl', 'w', encoding='utf-8') as vqa:
+    lists = [out / f'{name}.jsonl' for name in ('annotations', 'questions', 'vqa')]
+    parts = [path.with_suffix('.jsonl.part') for path in lists]
+    with ExitStack() as stack:
+        annotations, questions, vqa = (stack.enter_context(open(part, 'w', encoding='utf-8'))
+                                       for part in parts)
         for room in tqdm(range(seed, seed + count), unit='room', mininterval=1):
             scene = Scene.random(room, split)
             rng = np.random.default_rng([room, width, height])
@@ -180,6 +211,8 @@ def export(out, count, seed=0, split='held_out', width=640, height=480):
             write_lines(annotations, [annotation_of(frame, name, f'{split} {room}', rng)])
             write_lines(questions, conversations_of(frame, name, room))
             write_lines(vqa, vqa_of(frame, name, room))
+    for part, path in zip(parts, lists):
+        part.replace(path)
 
 
 def write_png(path, pixels):
@@ -208,7 +241,7 @@ def main(args=None):
     try:
         export(options.out, options.count, options.seed, options.split, options.width,
                options.height)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     print(f'{options.out}: annotations.jsonl, questions.jsonl, vqa.jsonl')
     if options.split == 'held_out':

@@ -19,12 +19,14 @@ LEAST_BOX_OVERLAP = 0.5
 POINT_TOLERANCE_1000 = 50.0
 
 _NAME = '(' + '|'.join(sorted({*LABELS, *SURFACES}, key=len, reverse=True)) + ')'
-_METRES = re.compile(r'((?:(?<![\d.])-)?\d+(?:\.\d+)?)\s*(?:m|meters?|metres?)\b')
+_METRES = re.compile(r'((?:(?<![\d.])-)?(?:\d+(?:\.\d+)?|\.\d+))\s*(?:m|meters?|metres?)\b')
+_DENIAL = re.compile(r"\b(?:no|not|cannot)\b|n't\b")
 _CLOSER = re.compile(rf'\b{_NAME} is (?:the )?(?:closer|nearer)')
 _NAMED = re.compile(rf'\b{_NAME}\b')
 _COUNTED = re.compile(
     r'\bthere (?:is|are) (?P<number>no|\d+) (?P<what>[a-z ]+?)(?: (?:in|visible|here)\b.*)?'
     r'(?:[.,:;!?]|$)')
+_NUMBERED = re.compile(r'\bthere (?:is|are) (no|\d+)\b')
 _PLURALS = {things(kind, 1): things(kind) for kind in (*SHAPES, *COLOURS)}
 _ABSENT = re.compile(rf'\bthere is no {_NAME}\b')
 
@@ -39,10 +41,11 @@ def judge(
     """
     Tell whether an answer is right.
 
-    Distances are right within a share of the true one, boxes when they overlap the true one at
-    least by half (intersection over union), points when they lie on the thing, places when the
-    thing is the right one; all else when it says the same. An answer that names another thing, or
-    two distances where one was asked for, is wrong.
+    Answers are read in the forms that wording.py gives them. Distances are right within a share of
+    the true one, boxes when they overlap the true one at least by half (intersection over union),
+    points when they lie on the thing, places when the thing is the right one; all else when it
+    says the same. An answer that names another thing, says two things where one was asked for, or
+    denies what it says, is wrong.
 
     :param kind: the question's kind, one of wording.KINDS.
     :param answer: the words to judge.
@@ -54,6 +57,8 @@ def judge(
     if kind not in wording.KINDS:
         raise ValueError(f'kind is {kind!r}, wanted one of {wording.KINDS}')
     answer, truth = answer.strip().lower(), truth.strip().lower()
+    if kind in ('far', 'apart', 'closer', 'side', 'what') and _DENIAL.search(answer):
+        return False
     if kind in ('far', 'apart'):
         off_m = abs(metres_in(answer) - metres_in(truth))      # NaN where nothing is said
         return (len(_METRES.findall(answer)) == 1 and not _names_another(answer, truth)
@@ -68,8 +73,10 @@ def judge(
         return answer == truth
     if kind == 'count':
         return _counted(answer) is not None and _counted(answer) == _counted(truth)
+    if kind == 'absent' and (_METRES.search(answer) or read_places(answer)):
+        return False    # one that is not there is nowhere
     said = {'closer': _CLOSER, 'what': _NAMED, 'absent': _ABSENT}[kind]
-    found = _first(said, answer)
+    found = _only(said, answer)
     return (found is not None and found == _first(said, truth)
             and not _names_another(answer, truth))
 
@@ -85,6 +92,12 @@ def _first(pattern: re.Pattern, text: str) -> str | None:
     return match.group(1) if match else None
 
 
+def _only(pattern: re.Pattern, text: str) -> str | None:
+    """Return what all of a pattern's matches say; None where there are none, or they differ."""
+    found = {*pattern.findall(text)}
+    return found.pop() if len(found) == 1 else None
+
+
 def _names_another(answer: str, truth: str) -> bool:
     """Tell whether an answer names a thing that the true one, which names some, does not."""
     named = {*_NAMED.findall(truth)}
@@ -93,9 +106,9 @@ def _names_another(answer: str, truth: str) -> bool:
 
 
 def _counted(text: str) -> tuple[str, str] | None:
-    """Return the number of things that a text tells, and what things; None where it tells none."""
+    """Return the one number of things that a text tells, and what things; None without one."""
     found = _COUNTED.search(text)
-    if found is None:
+    if found is None or _only(_NUMBERED, text) is None:
         return None
     number, what = found['number'].replace('no', '0'), found['what']
     return number, _PLURALS.get(what, what) if number == '0' else what

@@ -71,8 +71,23 @@ def pixel_at(frame: Frame, x_1000: float, y_1000: float) -> tuple[int, int]:
 
 
 def point_1000(frame: Frame, thing: VisibleObject) -> tuple[int, int]:
-    """Return the point of a thing in thousandths of the image."""
-    return to_1000(frame, *thing.pixel)
+    """
+    Return a point of a thing in thousandths of the image.
+
+    That of its middle pixel, or, where rounding leaves the thing, the nearest one that does not:
+    a thousandth of an image wider than 1000 px is more than a pixel.
+    """
+    middle = to_1000(frame, *thing.pixel)
+    u, v = pixel_at(frame, *middle)
+    if frame.object_ids[v, u] == thing.index:
+        return middle
+    rows, columns = np.nonzero(frame.object_ids == thing.index)
+    by_distance = np.argsort(np.hypot(columns - thing.pixel[0], rows - thing.pixel[1]))
+    for point in (to_1000(frame, columns[i], rows[i]) for i in by_distance):
+        u, v = pixel_at(frame, *point)
+        if frame.object_ids[v, u] == thing.index:
+            return point
+    return middle
 
 
 def box_1000(frame: Frame, thing: VisibleObject) -> tuple[int, int, int, int]:

@@ -132,8 +132,10 @@ class Rooms:
         most = MOST_OF_ALL * seen.size
         taken = np.minimum(counts, most)
         of_room = max(most, taken.sum() * (1 / self.source.things - 1))
-        chances = np.full(ids.shape, of_room / max(1, (seen < 0).sum()))
-        for thing, share in zip(things, taken / counts):
+        there = (seen < 0).sum()
+        fewer = min(1, there / of_room) if there else 1     # where the room is too few pixels
+        chances = np.full(ids.shape, of_room / max(1, there))
+        for thing, share in zip(things, fewer * taken / counts):
             chances[ids == thing] = share
         return rng.random(ids.shape) < chances
 

@@ -82,8 +82,11 @@ def test_questions_about_one_image_share_a_look(bench):
     '{"image": "a.png", "question": "What?"}', '{"image": "a.png", "question": "What?", '
     '"answers": []}', '{"image": 3, "question": "What?", "answers": ["a"]}', '[]', '{',
     *(f'{{"image": "a", "question": "b", "answers": ["c"], {odd}}}' for odd in (
-        '"kind": 3', '"kind": "all"', '"fx": [1]', '"fx": -1', f'"fx": 1{"0" * 400}')),
-    '{"image": "a", "question": "\\ud83d", "answers": ["c"]}', '[' * 10**5])
+        '"kind": 3', '"kind": "all"', '"kind": "\\ud83d"', '"fx": [1]', '"fx": -1',
+        '"fx": true', f'"fx": 1{"0" * 400}')),
+    '{"image": "a", "question": "\\ud83d", "answers": ["c"]}',
+    '{"image": "\\ud83d", "question": "b", "answers": ["c"]}',
+    '{"image": "a", "question": "b", "answers": ["", "!"]}', '[' * 10**5])
 def test_a_wrong_line_is_named(tmp_path, line):
     (tmp_path / 'q.jsonl').write_text(line)
     with pytest.raises(ValueError, match=r'q\.jsonl line 1'):

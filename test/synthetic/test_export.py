@@ -6,10 +6,16 @@ import re
 
 import cv2
 from depthvlm_ros.benchmark.annotations import read_annotations, read_depth, read_rgb
-from depthvlm_ros.benchmark.vqa import is_contained
+from depthvlm_ros.benchmark.vqa import is_contained, is_exact
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.synthetic import export as export_module
-from depthvlm_ros.synthetic.export import accepted_answers, export, main, stored_depth
+from depthvlm_ros.synthetic.export import (
+    accepted_answers,
+    export,
+    lone_answers,
+    main,
+    stored_depth,
+)
 from depthvlm_ros.synthetic.scene import Scene
 import numpy as np
 import pytest
@@ -108,8 +114,21 @@ def test_accepted_answers_by_hand():
     assert closer[1:] == ['the red box is closer', 'red box is nearer']
     assert not is_contained('The red box is at 2.00 m and the blue ball at 1.00 m, so the blue '
                             'ball is closer.', closer)
-    assert accepted_answers('count', 'There are 2 cones.')[1:] == ['2', 'two']
-    assert 'none' in accepted_answers('count', 'There are no boxes.')
+    count = 'There are 2 cones.'
+    assert accepted_answers('count', count)[1:] == ['2 cones', 'two cones']
+    assert lone_answers('count', count) == ['2', 'two']
+    for answer, wrong in (
+            ('There are no boxes.', 'There is no way to tell.'),
+            ('There are no boxes.', 'There is no doubt: 3 boxes.'),
+            ('There is 1 box.', 'There are 2 boxes, one red and one blue.')):
+        assert not is_contained(wrong, accepted_answers('count', answer))
+    none = accepted_answers('count', 'There are no red objects.')
+    assert is_contained('I see no red objects here.', none)
+    assert is_contained('Zero red objects.', none)
+    assert {'0', 'zero', 'no', 'none'} == set(lone_answers('count', none[0]))
+    for said in ('Left.', 'To the left.', 'On the left side.'):
+        assert is_exact(said, lone_answers('side', 'The red box is left of the blue ball.'))
+    assert lone_answers('closer', closer[0]) == []
     assert accepted_answers('what', 'The floor, 2.88 m away.')[1:] == ['floor']
     assert accepted_answers('absent', 'There is no red box in the image.')[1:] == [
         'There is no red box']
@@ -130,8 +149,32 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match='count is 0'):
         export(tmp_path, 0)
     for words in (['--count', '-3'], ['--count', '1', '--seed', '-1'],
-                  ['--count', '1', '--width', '0']):
+                  ['--count', '1', '--width', '0'], ['--count', '1', '--out', '']):
         with pytest.raises(SystemExit, match='2'):
             main(['--out', str(tmp_path), *words])
     with pytest.raises(ValueError, match=r'20\.00 m, wanted at most 16\.38 m'):
         stored_depth(np.full((2, 2), 20.0))
+
+
+@pytest.mark.parametrize(('words', 'error'), [
+    (['--width', '20000', '--height', '4'], 'the image is 20000 x 4, wanted 1 to 16384'),
+    (['--width', '8', '--height', '1000'], 'canonical focal length is 2000 x 250000, wanted 1 to'),
+    (['--count', '1' + 20 * '0'], 'count is 1' + 20 * '0' + ', wanted 1 to 1000000000')])
+def test_what_could_not_be_read_again_is_refused_and_replaces_nothing(
+        tmp_path, capsys, words, error):
+    main(['--out', str(tmp_path), '--count', '1', '--width', '64', '--height', '48'])
+    before = {path: path.read_text() for path in tmp_path.glob('*.jsonl')}
+    with pytest.raises(SystemExit, match='2'):
+        main(['--out', str(tmp_path), '--count', '1', *words])
+    assert error in capsys.readouterr().err
+    assert {path: path.read_text() for path in tmp_path.glob('*')
+            if path.is_file()} == before != {}
+
+
+def test_an_export_that_fails_leaves_the_lists_that_were_there(tmp_path, monkeypatch):
+    export(tmp_path, 1, width=64, height=48)
+    before = {path: path.read_text() for path in tmp_path.glob('*.jsonl')}
+    monkeypatch.setattr(export_module.cv2, 'imwrite', lambda *_: False)
+    with pytest.raises(OSError, match='not written'):
+        export(tmp_path, 1, seed=5, width=64, height=48)
+    assert {path: path.read_text() for path in tmp_path.glob('*.jsonl')} == before

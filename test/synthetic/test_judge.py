@@ -76,6 +76,20 @@ def test_the_truth_is_right_and_the_truth_of_another_is_not():
     ('absent', 'There is no red box.', 'There is no red box in the image.', True),
     ('absent', 'There is no red ball in the image.', 'There is no red box in the image.', False),
     ('absent', FAR, 'There is no red box in the image.', False),
+    ('closer', 'The red box is closer. The blue ball is closer.', CLOSER, False),
+    ('closer', 'The red box is not closer.', CLOSER, False),
+    ('count', 'There are 2 boxes. There are 3 boxes.', 'There are 2 boxes.', False),
+    ('count', 'There are 1 boxes or there are 2 boxes.', 'There are 2 boxes.', False),
+    ('absent', 'There is no red box in the image. The red box is 2.00 m away.',
+     'There is no red box in the image.', False),
+    ('absent', 'There is no red box. ' + POINT % (500, 500), 'There is no red box in the image.',
+     False),
+    ('absent', 'There is no red box in view. There is no red box in the image.',
+     'There is no red box in the image.', True),
+    ('far', 'There is no red box within 2.00 m.', FAR, False),
+    ('far', "It isn't 2.00 m away.", FAR, False),
+    ('side', 'The red box is not left of the blue ball.', SIDE, False),
+    ('what', 'It is not the floor.', 'The floor, 3.00 m away.', False),
     ('point', POINT % (520, 480), POINT % (500, 500), True),
     ('point', POINT % (560, 500), POINT % (500, 500), False),
     ('point', POINT % (500, 500) + POINT % (500, 500), POINT % (500, 500), False),
@@ -117,7 +131,7 @@ def test_another_kind_is_refused():
 
 @pytest.mark.parametrize(('text', 'metres'), [
     ('The wall, 2.31 m away.', 2.31), ('about 3 metres, or 4 m', 3.0), ('12.5 meters', 12.5),
-    ('1-2 m', 2.0), ('-2 m', -2.0),
+    ('1-2 m', 2.0), ('-2 m', -2.0), ('.5 m', 0.5), ('-.5 m', -0.5),
     ('It is at [250, 300].', math.nan), ('3 mm', math.nan), ('', math.nan)])
 def test_metres_are_read_out_of_words(text, metres):
     assert metres_in(text) == pytest.approx(metres, nan_ok=True)

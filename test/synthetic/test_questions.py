@@ -7,9 +7,10 @@ import re
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.spatial import read_places
-from depthvlm_ros.synthetic import Scene
-from depthvlm_ros.synthetic.questions import name_at, pixel_at
+from depthvlm_ros.synthetic import draw_camera, Scene
+from depthvlm_ros.synthetic.questions import name_at, pixel_at, point_1000, to_1000
 from depthvlm_ros.synthetic.vocabulary import COLOURS, LABELS, PLURALS
+from depthvlm_ros.synthetic.walk import PERIOD_S
 from depthvlm_ros.synthetic.wording import DEPTH_ANSWER, DEPTH_QUESTION, KINDS, QUESTIONS
 import numpy as np
 import pytest
@@ -104,6 +105,21 @@ def test_points_lie_on_their_things(asked):
         u = round(place.point_1000[0] / 1000 * CAMERA.width - 0.5)
         v = round(place.point_1000[1] / 1000 * CAMERA.height - 0.5)
         assert frame.object_ids[v, u] == thing_of(frame, label).index
+
+
+def test_points_lie_on_their_things_in_wide_images():
+    rng = np.random.default_rng([75, 5])
+    camera, scene = draw_camera(rng, (1024, 2048)), Scene.random(75)
+    frame = scene.render(camera, scene.pose_at(rng.uniform(0, PERIOD_S)))
+    hidden = next(thing for thing in frame.objects if thing.label == 'orange cylinder')
+
+    def seen_at(point):
+        u, v = pixel_at(frame, *point)
+        return frame.object_ids[v, u]
+
+    # Half hidden, its middle lies at its edge, and a thousandth is two pixels.
+    assert seen_at(to_1000(frame, *hidden.pixel)) != hidden.index
+    assert all(seen_at(point_1000(frame, thing)) == thing.index for thing in frame.objects)
 
 
 def test_boxes_enclose_their_things(asked):

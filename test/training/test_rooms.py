@@ -106,6 +106,15 @@ def test_the_depth_loss_is_on_things_by_the_share_that_is_wanted(parts, monkeypa
     assert 0.02 < max(most) < 0.05
 
 
+def test_a_small_share_of_things_leaves_all_of_the_room(parts):
+    rooms = Rooms(RoomSource(native_px=(120, 140), things=0.02), parts[2], seed=3)
+    ids = np.full((200, 200), -1)
+    ids[:100, :50] = 0      # an eighth, of which a fourth would be 1 in 29
+    judged = rooms._judged(np.random.default_rng(0), ids, None)
+    assert judged[ids < 0].all()
+    assert (ids[judged] == 0).mean() == pytest.approx(0.02, abs=0.004)
+
+
 def test_the_depth_loss_takes_the_judged_pixels_alone(parts):
     training, model, encoder = parts
     sample = Rooms(RoomSource(native_px=(60, 140), window=0.5, things=0.5), encoder,
