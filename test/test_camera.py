@@ -1,9 +1,16 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
-from dataclasses import replace
+from dataclasses import astuple, replace
+import math
 
 import cv2
-from depthvlm_ros.camera import Calibration, Intrinsics, Roi
+from depthvlm_ros.camera import (
+    Calibration,
+    check_image_size,
+    Intrinsics,
+    Rectification,
+    Roi,
+)
 import numpy as np
 import pytest
 
@@ -32,17 +39,53 @@ def test_intrinsics_refuse_what_is_no_camera():
             Intrinsics(**{**numbers, **changed})
 
 
+def test_numbers_of_any_type_become_whole_pixels_and_floats():
+    camera = Intrinsics(np.int64(4), 3.0, np.float32(5.0), 5, 1, np.float32(1.0))
+    assert camera == Intrinsics(4, 3, 5.0, 5.0, 1.0, 1.0)
+    assert [type(value) for value in astuple(camera)] == [int] * 2 + [float] * 4
+    assert Intrinsics(1, 1, 5.0, 5.0, 0.0, 0.0).width == 1
+
+
+def test_the_centre_of_an_image_lies_between_its_outermost_pixels():
+    assert Intrinsics.centred(5, 4, 7.0) == Intrinsics(5, 4, 7.0, 7.0, 2.0, 1.5)
+    assert Intrinsics.centred(5, 4, 7.0, 8.0).fy == 8.0
+
+
+@pytest.mark.parametrize(('height', 'width'), [
+    (1, 1), (1, 16384), (16384, 1), (4096, 16384), (8192, 8192)])
+def test_sizes_at_the_limits_are_borne(height, width):
+    check_image_size(height, width)
+
+
+@pytest.mark.parametrize(('height', 'width'), [
+    (0, 5), (5, 0), (-1, 5), (1, 16385), (16385, 1), (4097, 16384)])
+def test_sizes_beyond_the_limits_are_named(height, width):
+    with pytest.raises(ValueError, match=f'the photo is {width} x {height}, wanted'):
+        check_image_size(height, width, 'the photo')
+
+
 def test_crop_and_resize_keep_the_rays():
     camera = Intrinsics(320, 240, 300.0, 310.0, 161.0, 118.0)
     cropped = camera.crop(20, 10, 100, 80)
-    assert (30 - camera.cx) / camera.fx == pytest.approx((10 - cropped.cx) / cropped.fx)
-    # The image's left and right edges stay where they are in the world.
+    assert cropped == Intrinsics(100, 80, 300.0, 310.0, 141.0, 108.0)
+    # The image's edges stay where they are in the world.
     resized = camera.resize(160, 480)
+    assert (resized.width, resized.height, resized.fx, resized.fy) == (160, 480, 150.0, 620.0)
     for u, u_resized in ((-0.5, -0.5), (319.5, 159.5)):
         assert (u - camera.cx) / camera.fx == pytest.approx(
             (u_resized - resized.cx) / resized.fx)
-    assert resized.fy == 620.0
+    for v, v_resized in ((-0.5, -0.5), (239.5, 479.5)):
+        assert (v - camera.cy) / camera.fy == pytest.approx(
+            (v_resized - resized.cy) / resized.fy)
+
+
+def test_the_size_at_a_focal_length_scales_each_axis_by_its_own():
+    camera = Intrinsics(320, 240, 300.0, 310.0, 161.0, 118.0)
     assert camera.size_at_focal(600.0) == (640, 465)
+    assert Intrinsics(5, 7, 2.0, 2.0, 0.0, 0.0).size_at_focal(1.0) == (2, 4), 'half to even'
+    assert camera.size_at_focal(0.01) == (1, 1)
+    with pytest.raises(ValueError, match='fx is 1e-300 and fy 1.0, wanted longer ones'):
+        Intrinsics(5, 7, 1e-300, 1.0, 0.0, 0.0).size_at_focal(1e300)
 
 
 def test_intrinsics_are_p_or_k_where_p_is_zero():
@@ -61,6 +104,8 @@ def test_roi_and_binning_are_folded_in():
 @pytest.mark.parametrize(('changed', 'named'), [
     ({'k': (0.0,) * 9}, 'uncalibrated'),
     ({'k': (-300.0, *K[1:])}, 'K has focal lengths -300.0'),
+    ({'k': (0.0, *K[1:])}, 'K has focal lengths 0.0 and 310.0, wanted positive ones'),
+    ({'k': (*K[:4], -310.0, *K[5:])}, 'K has focal lengths 300.0 and -310.0, wanted positive'),
     ({'p': (-280.0, *P[1:])}, 'P has focal lengths -280.0'),
     ({'k': (float('nan'), *K[1:])}, 'k is'),
     ({'d': (float('inf'), 0, 0, 0)}, 'd is'),
@@ -76,7 +121,10 @@ def test_roi_and_binning_are_folded_in():
     ({'k': (1e-300, *K[1:])}, 'K has focal lengths 1e-300'),
     ({'k': (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)}, 'wanted pixels, 0.01 to'),
     ({'p': (1.0, 0, 0, 0, 0, 1.0, 0, 0, 0, 0, 1.0, 0)}, 'P has focal lengths 1.0'),
+    ({'k': (320100.0, *K[1:])}, 'to 1000.0 of the size'),
+    ({'k': (*K[:4], 2.3, *K[5:])}, 'K has focal lengths 300.0 and 2.3, wanted pixels'),
     ({'p': (280.0, 0, -1e9, *P[3:])}, 'P has the principal point'),
+    ({'p': (280.0, 0, 6401.0, *P[3:])}, 'P has the principal point'),
     ({'r': (2.0, *EYE[1:])}, 'wanted a rotation matrix'),
     ({'r': (1.0, *EYE[1:8], -1.0)}, 'wanted a rotation matrix'),
     ({'r': (1e300,) * 9}, 'wanted a rotation matrix'),
@@ -87,6 +135,25 @@ def test_roi_and_binning_are_folded_in():
 def test_numbers_that_are_no_calibration_are_named(changed, named):
     with pytest.raises(ValueError, match=named):
         calibration(**changed)
+
+
+@pytest.mark.parametrize('changed', [
+    {'k': (3.2, 0, 161, 0, 2.4, 118, 0, 0, 1)},
+    {'k': (320000.0, 0, 161, 0, 240000.0, 118, 0, 0, 1)},
+    {'p': (280.0, 0, -6400.0, 0, 0, 285.0, 4800.0, 0, 0, 0, 1, 0)},
+    {'r': (1.0, 0.0199, *EYE[2:])}, {'r': (0.0,) * 9},
+    {'roi': Roi(0, 0, 320, 240)}, {'roi': Roi(0, 0, 2, 2), 'binning_x': 2, 'binning_y': 2}])
+def test_numbers_at_the_limits_are_taken(changed):
+    calibration(**changed)
+
+
+def test_of_a_rectified_image_only_the_rectified_camera_counts():
+    broken = {'rectified': True, 'd': (math.nan,), 'r': (5.0,) * 9}
+    assert calibration(**broken, k=(math.inf,) * 9).intrinsics == calibration().intrinsics
+    assert calibration(**broken, p=NO_P).intrinsics == calibration(p=NO_P).intrinsics
+    assert calibration(**broken).rectification() is None
+    with pytest.raises(ValueError, match='uncalibrated'):
+        calibration(**broken, k=(0.0,) * 9, p=NO_P)
 
 
 @pytest.mark.parametrize('distortion', [
@@ -152,6 +219,34 @@ def test_apply_remaps_and_knows_what_the_raw_image_does_not_show():
     assert maps.valid.mean() == pytest.approx(0.25, abs=0.01)
     with pytest.raises(ValueError, match='10 x 20, wanted 320 x 240'):
         maps.apply(raw[:20, :10])
+
+
+def test_a_pixel_is_shown_up_to_the_outer_edges_of_the_outermost_ones():
+    u = np.array([[-0.5, -0.51, 2.5], [2.51, 1.0, 0.0], [1.0, 1.0, np.nan]], np.float32)
+    v = np.array([[-0.5, 0.0, 2.5], [1.0, 2.51, -0.51], [1.0, np.nan, 1.0]], np.float32)
+    np.testing.assert_array_equal(Rectification(u, v).valid, [
+        [True, False, True], [False, False, False], [True, False, False]])
+
+
+@pytest.mark.parametrize(('model', 'd', 'reach'), [
+    # Where r (1 + k1 r^2), r (1 + k2 r^4), r (1 + k3 r^6) and their rational likes stop growing.
+    ('plumb_bob', (-0.4, 0, 0, 0), (1 / 1.2)**(1 / 2)),
+    ('plumb_bob', (0, -0.1, 0, 0), (1 / 0.5)**(1 / 4)),
+    ('plumb_bob', (0, 0, 0, 0, -0.05), (1 / 0.35)**(1 / 6)),
+    ('rational_polynomial', (0, 0, 0, 0, 0, 0.5, 0, 0), (1 / 0.5)**(1 / 2)),
+    ('rational_polynomial', (0, 0, 0, 0, 0, 0, 0.1, 0), (1 / 0.3)**(1 / 4)),
+    ('rational_polynomial', (0, 0, 0, 0, 0, 0, 0, 0.05), (1 / 0.25)**(1 / 6)),
+    ('equidistant', (-0.3, 0, 0, 0), math.tan((1 / 0.9)**(1 / 2))),
+    ('equidistant', (0, -0.2, 0, 0), math.tan((1 / 1.0)**(1 / 4))),
+    ('equidistant', (0, 0, -0.2, 0), math.tan((1 / 1.4)**(1 / 6))),
+    ('equidistant', (0, 0, 0, -0.2), math.tan((1 / 1.8)**(1 / 8))),
+])
+def test_a_lens_reaches_to_where_its_polynomial_stops_growing(model, d, reach):
+    maps = calibration(distortion_model=model, d=d, k=(40.0, 0, 160.0, 0, 40.0, 120.0, 0, 0, 1),
+                       p=(60.0, 0, 160.0, 0, 0, 60.0, 120.0, 0, 0, 0, 1, 0)).rectification()
+    shown = np.flatnonzero(maps.valid[120])
+    assert (shown[-1] - 160) / 60 == pytest.approx(reach, abs=0.02)
+    assert (160 - shown[0]) / 60 == pytest.approx(reach, abs=0.02)
 
 
 @pytest.mark.parametrize(('model', 'd'), [

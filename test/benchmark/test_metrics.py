@@ -35,9 +35,15 @@ def test_each_metric_by_hand():
         100 * math.sqrt(sum((x - mean) ** 2 for x in logs) / 4))
 
 
-def test_delta_is_strict_and_looks_both_ways():
-    truth_m = np.array([1.0, 1.0, 1.0])
-    assert depth_metrics(np.array([1.25, 0.8, 1.0]), truth_m).delta1 == pytest.approx(1 / 3)
+@pytest.mark.parametrize('ratio', [1, -1])
+def test_delta_is_strict_and_looks_both_ways(ratio):
+    # Powers of 1.25 that float64 holds exactly, and numbers just below them.
+    of_two_m = np.array([1.25, 1.249, 1.5625, 1.562, 1.953125, 1.953]) ** ratio
+    metrics = depth_metrics(2.0 * of_two_m if ratio > 0 else np.full(6, 2.0),
+                            np.full(6, 2.0) if ratio > 0 else 2.0 / of_two_m)
+    assert (metrics.delta1, metrics.delta2, metrics.delta3) == (1 / 6, 3 / 6, 5 / 6)
+    prediction, truth = np.full(2, 2.0), np.array([2.0 * 1.24, 2.0 / 1.24])
+    assert depth_metrics(prediction, truth).delta1 == 1.0
 
 
 def test_a_wrong_scale_leaves_silog_alone():

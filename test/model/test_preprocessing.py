@@ -8,7 +8,13 @@ import sys
 
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import DepthVLMConfig, preprocess
-from depthvlm_ros.model.preprocessing import plan_resize, to_patches
+from depthvlm_ros.model.preprocessing import (
+    as_image_tensor,
+    cut_to,
+    fit_size,
+    plan_resize,
+    to_patches,
+)
 import numpy as np
 from PIL import Image
 import pytest
@@ -106,6 +112,47 @@ def test_a_lower_pixel_bound_is_made_good_in_depth(released):
     plan = plan_resize(Intrinsics.centred(320, 240, 2000.0), released)
     assert plan.canonical == (160, 120) and plan.final == (320, 224)
     assert plan.depth_scale == pytest.approx(np.sqrt(320 * 224 / (160 * 120)))
+
+
+@pytest.mark.parametrize('size, fitted', [
+    ((1000, 500), (352, 160, True)),    # 65536 px are a 2.762th of each side: 362 and 181
+    ((500, 1000), (160, 352, True)),
+    ((6010, 60), (2560, 32, True)),     # a 2.346th, and at least one multiple
+    ((256, 256), (256, 256, False)),    # the most pixels that there may be
+    ((64, 64), (64, 64, False)),        # the fewest
+    ((70, 40), (96, 64, True)),         # 64 x 32 are too few: 1.21 times each side, 84.7 and 48.4
+    ((240, 144), (256, 128, False))])   # halves go to the even multiple
+def test_a_size_is_rounded_within_its_bounds(size, fitted):
+    assert fit_size(*size, 32, 4096, 65536) == fitted
+
+
+@pytest.mark.parametrize('tokens, most, left', [
+    ((3, 3), 9, (3, 3)), ((10, 2), 8, (4, 2)), ((2, 10), 8, (2, 4)), ((3, 3), 4, (1, 3)),
+    ((2, 3), 1, (1, 1)), ((3, 2), 1, (1, 1)), ((5, 4), 3, (1, 3)), ((4, 5), 3, (3, 1))])
+def test_the_longer_side_is_cut(tokens, most, left):
+    assert cut_to(tokens[0] * 32, tokens[1] * 32, 32, most) == (left[0] * 32, left[1] * 32)
+
+
+def test_a_large_image_is_bounded_between_the_two_resizes(released):
+    plan = plan_resize(Intrinsics.centred(4500, 3000, 1000.0), released)
+    # 16384 x 28 x 28 px at most; then the config's own bound.
+    assert plan.intermediate == (4368, 2912)
+    assert plan.depth_scale == pytest.approx(
+        np.sqrt(plan.final[0] * plan.final[1] / (4500 * 3000)))
+
+
+def test_rounding_to_tokens_alone_is_not_made_good_in_depth(released):
+    config = copy.deepcopy(released)
+    config.intermediate_multiple = 1
+    plan = plan_resize(Intrinsics.centred(650, 470, 1000.0), config)
+    assert plan.intermediate == (650, 470) and plan.final == (640, 480)
+    assert plan.depth_scale == 1.0
+
+
+def test_an_image_of_one_row_is_one_and_an_empty_one_is_none():
+    assert as_image_tensor(np.zeros((1, 5, 3), np.uint8)).shape == (3, 1, 5)
+    with pytest.raises(ValueError, match=r'rgb is \(0, 5, 3\) uint8'):
+        as_image_tensor(np.zeros((0, 5, 3), np.uint8))
 
 
 @pytest.mark.parametrize('rgb, message', [

@@ -9,9 +9,11 @@ from depthvlm_ros.camera import Calibration, Intrinsics, Roi
 from depthvlm_ros.geometry import organised_points
 from depthvlm_ros.nodes.conversions import (
     calibration_from_info,
+    check_told_size,
     cloud,
     colour_picture,
     depth_image,
+    image_size,
     info_from_intrinsics,
     rgb_from_compressed,
     rgb_from_image,
@@ -91,6 +93,20 @@ def test_compressed_images_that_cannot_be_read_are_named(data):
         rgb_from_compressed(CompressedImage(format='jpeg', data=array('B', data)))
 
 
+def test_the_size_that_an_image_tells_is_held_against_its_calibration():
+    calibration = calibration_from_info(info_from_intrinsics(CAMERA, HEADER))
+    png = compressed('png', RGB)
+    for told in (message(RGB, 'rgb8'), png):
+        assert image_size(told) == (5, 7)
+        check_told_size(told, calibration)
+    for told in (message(RGB[:4], 'rgb8'), compressed('png', RGB[:4])):
+        with pytest.raises(ValueError, match='image is 7 x 4 px, but camera_info is for 7 x 5'):
+            check_told_size(told, calibration)
+    png.data = png.data[:10]
+    with pytest.raises(ValueError, match=r"a compressed image \('png', 10 bytes\) cannot be read"):
+        image_size(png)
+
+
 def test_depth_in_metres_keeps_nan():
     depth_m = np.array([[1.5, np.nan, 0.25]], np.float32)
     image = depth_image(depth_m, '32FC1', HEADER)
@@ -123,6 +139,26 @@ def test_the_picture_for_people():
     assert not nothing.any()
 
 
+def test_the_picture_spreads_its_colours_evenly_over_inverse_depth():
+    depth_m = np.random.default_rng(2).uniform(0.5, 6, (60, 80)).astype(np.float32)
+    depth_m[::3, 5] = np.nan
+    sample_m = [depth_m[v, u] for v in range(0, 60, 4) for u in range(0, 80, 4)
+                if not np.isnan(depth_m[v, u])]
+    near, far = (1 / np.percentile(sample_m, share) for share in (2, 98))
+    share = np.clip((1 / depth_m - far) / (near - far), 0, 1)
+    turbo = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_TURBO)[:, 0].astype(int)
+    picture = CvBridge().imgmsg_to_cv2(colour_picture(depth_m, HEADER))
+    for v, u in np.argwhere(~np.isnan(depth_m)):
+        near_by = (int(share[v, u] * 255 - 0.01), int(share[v, u] * 255 + 0.01))
+        assert any((picture[v, u] == turbo[level]).all() for level in near_by)
+    assert (picture[::3, 5] == 0).all()
+
+
+def test_the_picture_of_a_wall_has_one_colour():
+    picture = CvBridge().imgmsg_to_cv2(colour_picture(np.full((8, 8), 2.0, np.float32), HEADER))
+    assert (picture == picture[0, 0]).all() and picture.any()
+
+
 @pytest.mark.parametrize('stride', [1, 2])
 def test_the_cloud_reads_back_as_the_unprojected_depth(stride):
     depth_m = np.random.default_rng(1).uniform(0.5, 5, (5, 7)).astype(np.float32)
@@ -138,7 +174,9 @@ def test_the_cloud_reads_back_as_the_unprojected_depth(stride):
         np.testing.assert_array_equal(points[name].reshape(expected.shape[:2]), expected[..., i])
     packed = np.ascontiguousarray(points['rgb']).view(np.uint32)
     np.testing.assert_array_equal(packed >> 16 & 255, RGB[::stride, ::stride, 0].ravel())
+    np.testing.assert_array_equal(packed >> 8 & 255, RGB[::stride, ::stride, 1].ravel())
     np.testing.assert_array_equal(packed & 255, RGB[::stride, ::stride, 2].ravel())
+    np.testing.assert_array_equal(packed >> 24, 0)
 
 
 def test_info_of_intrinsics_is_a_plain_camera():
@@ -147,6 +185,7 @@ def test_info_of_intrinsics_is_a_plain_camera():
     calibration = calibration_from_info(info)
     assert calibration.intrinsics == CAMERA
     assert calibration.rectification() is None
+    assert (info.distortion_model, list(info.d)) == ('plumb_bob', [0.0] * 5)
     assert list(info.p) == [10, 0, 3.2, 0, 0, 11, 1.7, 0, 0, 0, 1, 0]
 
 
