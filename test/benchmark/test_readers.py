@@ -6,7 +6,12 @@ from types import SimpleNamespace
 
 from depthvlm_ros.benchmark.annotations import read_annotations, RecordError
 from depthvlm_ros.benchmark.predictors import Constant
-from depthvlm_ros.benchmark.readers import at_points, CorrectReader, ReleasedReader
+from depthvlm_ros.benchmark.readers import (
+    at_points,
+    CorrectReader,
+    released_point_truth,
+    ReleasedReader,
+)
 from depthvlm_ros.camera import Intrinsics
 import numpy as np
 import pytest
@@ -108,6 +113,14 @@ def test_without_canonical_size_the_released_reader_takes_all_as_it_is(bench):
     assert ReleasedReader('dense').sample(record, bench.root, bench.root).grid_size == (3, 4)
 
 
+def test_the_released_crop_is_of_both_sides(bench):
+    fields = bench.add('a', np.full((1100, 1060), 2.0), pixel_coords=[[600, 900]], depth=[2.0])
+    record, = read_annotations(bench.annotate('taskonomy.jsonl', fields))
+    sample = ReleasedReader('sparse').sample(record, bench.root, bench.root)
+    assert sample.rgb.shape[:2] == (1024, 1024)
+    assert sample.points.tolist() == [[600 - 18, 900 - 38]]
+
+
 def test_points_that_are_not_scaled_do_not_follow_the_crop(bench):
     fields = bench.add('a', np.full((20, 1100), 2.0), pixel_coords=[[600, 5]], depth=[2.0],
                        original_rgb_size=None)
@@ -117,6 +130,8 @@ def test_points_that_are_not_scaled_do_not_follow_the_crop(bench):
 
 
 def test_a_record_without_points_is_left_out_as_released_too(bench):
+    with pytest.raises(RecordError, match='has no pixel_coords and depth'):
+        judge(bench, ReleasedReader('sparse'), Constant(), **bench.add('a', [[2.0]]))
     fields = bench.add('a', [[2.0]], pixel_coords=[], depth=[])
     with pytest.raises(RecordError, match='has no point') as error:
         judge(bench, ReleasedReader('sparse'), Constant(), **fields)
@@ -175,6 +190,11 @@ def test_truth_missing_of_a_dense_map_scores_zero_as_released_only(bench):
         judge(bench, CorrectReader('dense'), Constant(), 'nyuv2.jsonl', **fields)
     assert judge(bench, ReleasedReader('dense'), Constant(), 'nyuv2.jsonl', **fields) == {
         'delta1': 0.0, 'pixels': 0}
+    for size, grid in (([3, 2], (2, 3)), (None, (4, 4))):
+        fields['canonical_size'] = size
+        record, = read_annotations(bench.annotate('nyuv2.jsonl', fields))
+        sample = ReleasedReader('dense').sample(record, bench.root, bench.root)
+        assert sample.grid_size == sample.rgb.shape[:2] == grid
 
 
 def test_a_depth_file_that_is_not_there_scores_nothing(bench):
@@ -214,11 +234,12 @@ def test_sparse_truth_keeps_to_the_range(bench):
 
 @pytest.mark.parametrize(('change', 'told'), [
     ({'pixel_coords': [[4, 0]], 'depth': [1.0]}, 'outside its depth grid'),
+    ({'pixel_coords': [[0, 3]], 'depth': [1.0]}, 'outside its depth grid of 3 rows of 4'),
     ({'pixel_coords': [[0, -1]], 'depth': [1.0]}, 'outside its depth grid'),
     ({}, 'lacks pixel_coords'),
-    ({'pixel_coords': [[0, 0]], 'depth': [0.0]}, 'no valid point')])
+    ({'pixel_coords': [[3, 2]], 'depth': [0.0]}, 'no valid point')])
 def test_points_that_cannot_be_judged(bench, change, told):
-    fields = bench.add('a', np.ones((4, 4)))
+    fields = bench.add('a', np.ones((3, 4)))
     with pytest.raises(RecordError, match=told):
         judge(bench, CorrectReader('sparse'), Constant(), **fields, **change)
 
@@ -253,3 +274,20 @@ def test_points_between_grids():
     points = np.array([[0, 0], [1, 1], [3, 1]])
     np.testing.assert_array_equal(at_points(wide, points, (2, 4)), [1, 3, 7])
     np.testing.assert_array_equal(at_points(wide, np.array([[5, 3]]), (4, 8)), [5])
+    finer = np.arange(48.0).reshape(6, 8)   # 3 x 2 of its pixels to one of the grid's
+    expected = [finer[3 * v + 1, 2 * u + 1] for u, v in points]
+    np.testing.assert_array_equal(at_points(finer, points, (2, 4)), expected)
+
+
+def test_points_off_a_map_have_no_released_truth():
+    depth_m = np.array([[1.0, 2.0], [3.0, np.nan]], np.float32)
+    points = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [-1, 0], [0, -1], [2, 0], [0, 2]])
+    truth_m = released_point_truth(depth_m, points, np.arange(10.0, 18.0))
+    np.testing.assert_array_equal(truth_m, [1, 2, 3, 13] + [np.nan] * 4)
+
+
+def test_points_off_the_networks_map_are_not_compared(bench):
+    fields = bench.add('a', np.full((30, 40), 2.0), depth=[2.0] * 5, pixel_coords=[
+        [0, 0], [19, 9], [20, 0], [0, 10], [19, 10]])
+    small = SimpleNamespace(network_depth=lambda rgb, k: np.full((10, 20), 2.0, np.float32))
+    assert judge(bench, ReleasedReader('sparse'), small, **fields)['pixels'] == 2
