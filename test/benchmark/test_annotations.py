@@ -60,6 +60,13 @@ def test_every_field_of_a_record(bench):
     assert record.camera(4, 6) == Intrinsics.centred(6, 4, 400.0)
 
 
+def test_a_canonical_focal_length_of_its_own_counts(bench):
+    fields = bench.add('a', np.ones((2, 2)))
+    for stated, canonical_fx_px in ((800.0, 800.0), ('800', 800.0), (None, 1000.0)):
+        record, = read_annotations(bench.annotate('a.jsonl', {**fields, 'canonical_fx': stated}))
+        assert record.canonical_fx_px == canonical_fx_px
+
+
 def test_a_json_list_is_read_too(bench):
     path = bench.annotate('a.json', [bench.add('a', np.ones((2, 2)))])
     assert [record.image for record in read_annotations(path)] == ['rgb/a.png']
@@ -87,7 +94,9 @@ def test_a_json_list_is_read_too(bench):
     ({'depth_path': ['a.png']}, r"depth_path is \['a.png'\], wanted text"),
     ({'pixel_coords': [[0, 0]], 'depth': [1, 2]}, '2 values, pixel_coords 1'),
     ({'pixel_coords': [[0, None]], 'depth': [1]}, 'pixel_coords or depth holds no numbers'),
-    ({'pixel_coords': [[0, 1.5]], 'depth': [1]}, r'\[0\.  1\.5\], wanted whole numbers'),
+    ({'pixel_coords': [[0, 1], [0, 1.5]], 'depth': [1, 1]},
+     r'pixel_coords are \[0\.  1\.5\], wanted whole numbers'),
+    ({'pixel_coords': [[0, 1, 2], [3, 4, 5]], 'depth': [1, 1]}, '2 values, pixel_coords 3 points'),
 ])
 def test_a_wrong_field_is_named_with_its_line(bench, change, told):
     good = bench.add('a', np.ones((2, 2)))
@@ -227,6 +236,32 @@ def test_a_picture_of_depth_is_not_taken_for_millimetres(bench, mode):
     with pytest.raises(RecordError, match=f'is of mode {mode}, wanted 16 bits') as error:
         read_one(bench, 'nyuv2.jsonl', **fields)
     assert error.value.reason == 'depth'
+
+
+@pytest.mark.parametrize('mode', ['I', 'F'])
+def test_images_of_more_than_16_bits_are_refused(bench, mode):
+    bench.image('rgb/a.tif', 4, 4)
+    Image.new(mode, (4, 4)).save(bench.root / 'rgb/a.tif')
+    with pytest.raises(RecordError, match=f'are of mode {mode}, wanted 8 or 16 bits') as error:
+        read_rgb(bench.root / 'rgb/a.tif')
+    assert error.value.reason == 'image'
+
+
+def test_a_mask_of_colours_is_refused(bench):
+    fields = bench.add('a', np.full((4, 4), 3.0), mask_valid_path='m.png')
+    bench.image('m.png', 4, 4)
+    with pytest.raises(RecordError, match=r'has shape \(4, 4, 3\), wanted one channel') as error:
+        read_one(bench, **fields)
+    assert error.value.reason == 'mask'
+
+
+def test_a_record_without_a_depth_file_is_told(bench):
+    fields = bench.add('a', np.full((4, 4), 3.0))
+    with pytest.raises(RecordError, match='has no depth_path'):
+        read_one(bench, **{**fields, 'depth_path': None})
+    for path in ('gone', 'a\0b'):
+        with pytest.raises(RecordError, match='not readable'):
+            read_one(bench, **{**fields, 'depth_format': 'binary_float32', 'depth_path': path})
 
 
 def test_an_image_that_lies_on_its_side_has_no_camera(bench):

@@ -33,6 +33,9 @@ def said(*turns):
         ('user', [{'type': 'image', 'text': None}, {'type': 'text', 'text': 'What?'}]),
         ('assistant', 'A cup.')), 'images': ['a.png']},
      Chat([('What?', 'A cup.')], 'a.png')),
+    ({'messages': said(
+        ('user', [{'image': 'a.png'}, {'text': 'What?'}]), ('assistant', 'A cup.'))},
+     Chat([('What?', 'A cup.')], 'a.png')),
     ({'conversations': [{'from': 'human', 'value': 'One?'}, {'from': 'gpt', 'value': 'Two.'},
                         {'from': 'human', 'value': 'Three?'}, {'from': 'gpt', 'value': 'Four.'}]},
      Chat([('One?', 'Two.'), ('Three?', 'Four.')]))])

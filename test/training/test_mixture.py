@@ -88,6 +88,14 @@ def test_a_record_that_cannot_be_used_gives_way_and_is_told():
         Mixture([Numbered('a', 6, broken=range(6))], [None], 6, seed=1)[0]
 
 
+@pytest.mark.parametrize(('sources', 'shares', 'expected'), [
+    ([Endless(), Numbered('b', 1)], [None, 0.25], [0.75, 0.25]),
+    ([Numbered('a', 30), Numbered('b', 10), Endless()], [None, None, 0.2], [0.6, 0.2, 0.2]),
+    ([Numbered('a', 30), Endless()], [0.3, 0.7], [0.3, 0.7])])
+def test_what_shares_leave_goes_to_the_others(sources, shares, expected):
+    assert split_shares(sources, shares) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(('sources', 'shares', 'said'), [
     ([Numbered('a', 1)], [0.5], 'add up to 0.5, wanted 1'),
     ([Numbered('a', 1), Numbered('b', 1)], [1.0, None], 'add up to 1, wanted less than 1 beside'),
@@ -97,6 +105,12 @@ def test_a_record_that_cannot_be_used_gives_way_and_is_told():
 def test_shares_that_do_not_add_up_are_refused(sources, shares, said):
     with pytest.raises(ValueError, match=said):
         split_shares(sources, shares)
+
+
+@pytest.mark.parametrize('share', [1.0, 1.5])
+def test_an_epoch_of_nothing_but_shares_is_refused(share):
+    with pytest.raises(ValueError, match=f'add up to {share}, wanted less than 1'):
+        epoch_size([Numbered('a', 1), Numbered('b', 1)], [None, share])
 
 
 def test_an_endless_epoch_is_refused():
