@@ -5,11 +5,12 @@
 import contextlib
 import os
 from pathlib import Path
+import shutil
 import signal
 import subprocess
 import sys
 
-from depthvlm_ros.processes import end_with_parent
+from depthvlm_ros.processes import end_with_parent, ending_with_parent
 import pytest
 
 SOURCE = Path(__file__).parents[1]
@@ -34,6 +35,33 @@ if __name__ == '__main__':
 """
 
 
+COMMAND = """
+import subprocess
+import sys
+import time
+
+from depthvlm_ros.processes import ending_with_parent
+
+subprocess.Popen(ending_with_parent([sys.executable, '-c', sys.argv[1]]))
+time.sleep(3600)
+"""
+ASKED_TO_END = """
+import signal
+import sys
+import time
+
+
+def end(*_):
+    print('ended', flush=True)
+    sys.exit()
+
+
+signal.signal(signal.SIGTERM, end)
+print('begun', flush=True)
+time.sleep(3600)
+"""
+
+
 @pytest.mark.parametrize('method', ['fork', 'spawn'])
 def test_a_process_whose_parent_is_killed_ends(tmp_path, method):
     script = tmp_path / 'work.py'
@@ -41,13 +69,31 @@ def test_a_process_whose_parent_is_killed_ends(tmp_path, method):
     parent = subprocess.Popen(
         [sys.executable, script, method], stdout=subprocess.PIPE, text=True,
         start_new_session=True, env={**os.environ, 'PYTHONPATH': str(SOURCE)})
+    assert said_once_killed(parent) == ''
+
+
+@pytest.mark.skipif(shutil.which('setpriv') is None, reason='this machine has no setpriv')
+def test_a_command_whose_parent_is_killed_is_asked_to_end():
+    parent = subprocess.Popen(
+        [sys.executable, '-c', COMMAND, ASKED_TO_END], stdout=subprocess.PIPE, text=True,
+        start_new_session=True, env={**os.environ, 'PYTHONPATH': str(SOURCE)})
+    assert said_once_killed(parent) == 'ended\n'
+
+
+def said_once_killed(parent):
+    """Kill a process whose child has begun, and return what that says until it ends."""
     try:
         assert parent.stdout.readline() == 'begun\n'
         parent.kill()
-        parent.communicate(timeout=PATIENCE_S)      # the child has this pipe too
+        return parent.communicate(timeout=PATIENCE_S)[0]    # the child has this pipe too
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)
+
+
+def test_without_setpriv_a_command_is_as_it_was(monkeypatch):
+    monkeypatch.setenv('PATH', '')
+    assert ending_with_parent(['sleep', '1']) == ['sleep', '1']
 
 
 def test_a_process_that_nobody_began_goes_on():

@@ -20,6 +20,7 @@ from depthvlm_ros.benchmark.one_prefill import measure_one_prefill
 from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.options import at_least, up_to
+from depthvlm_ros.processes import ending_with_parent
 import torch
 
 LOAD_MODULE = 'depthvlm_ros.nodes.question_load'    # run, never imported: ROS is not needed here
@@ -50,7 +51,8 @@ def measure_stream(options):
                '--device', options.device, '--window', str(options.window),
                '--rounds', str(options.stream_rounds)]
     bound_s = LONGEST_S + 10 * options.window * options.stream_rounds
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(ending_with_parent(command), stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, text=True)
     try:
         output, _ = child.communicate(timeout=bound_s)
     except subprocess.TimeoutExpired as error:

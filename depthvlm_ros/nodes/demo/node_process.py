@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 
+from depthvlm_ros.processes import ending_with_parent
+
 PATIENCE_S = 20.0    # for a node to end after an interrupt
 # Best effort, the node's default, loses most raw images of a megapixel between two processes, and
 # on a busy machine some of the camera_info beside them too.
@@ -22,6 +24,8 @@ class NodeProcess:
     """
     A node of this package as a child process, its output in a log file.
 
+    It ends when this process has ended, however that was; make it in a thread that stays.
+
     :param module: the module to run, such as 'depthvlm_ros.nodes.camera_node'.
     :param parameters: the node's parameters by name; None leaves one at its default.
     :param log_file: where its output goes.
@@ -32,7 +36,8 @@ class NodeProcess:
         self._log_file = log_file
         with open(log_file, 'wb') as log:
             self._child = subprocess.Popen(
-                [sys.executable, '-u', '-m', module, *ros_arguments(parameters)],
+                ending_with_parent(
+                    [sys.executable, '-u', '-m', module, *ros_arguments(parameters)]),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     @property
