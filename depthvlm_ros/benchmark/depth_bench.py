@@ -20,7 +20,13 @@ import cv2
 from depthvlm_ros.benchmark.annotations import EUCLIDEAN, read_annotations, RecordError
 from depthvlm_ros.benchmark.loading import add_loading, Loading
 from depthvlm_ros.benchmark.provenance import json_line, provenance
-from depthvlm_ros.benchmark.readers import CorrectReader, FIGURES, PROTOCOLS, ReleasedReader
+from depthvlm_ros.benchmark.readers import (
+    CorrectReader,
+    FIGURES,
+    PredictorError,
+    PROTOCOLS,
+    ReleasedReader,
+)
 from depthvlm_ros.benchmark.results import key_of, print_table, Results, sha256_of, summarise
 from depthvlm_ros.options import at_least
 from depthvlm_ros.processes import end_with_parent
@@ -252,7 +258,7 @@ def main(args=None):
     options = parse(args)
     try:
         summary = run(options)
-    except (ValueError, OSError) as e:
+    except (ValueError, OSError, PredictorError) as e:
         print(f'depth_bench: {e}', file=sys.stderr)
         return 2
     if summary is None:

@@ -67,7 +67,10 @@ class Constant:
     @classmethod
     def load(cls, source, device='auto'):
         """Read the metres from the source, 2 where there are none."""
-        depth_m = float(source or CONSTANT_M)
+        try:
+            depth_m = float(source or CONSTANT_M)
+        except ValueError:
+            depth_m = float('nan')
         if not 0 < depth_m < float('inf'):
             raise ValueError(f'constant depth is {source!r}, wanted metres above 0')
         return cls(depth_m)
@@ -215,7 +218,12 @@ def imported_class(path):
     """Import package.module.Class."""
     module, _, name = path.rpartition('.')
     try:
-        return getattr(importlib.import_module(module), name)
+        kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as e:
         raise ValueError(f'predictor kind is {path!r} ({e}), wanted one of {sorted(KINDS)} or an '
                          'importable package.module.Class') from e
+    lacking = [method for method in ('load', 'depth') if not callable(getattr(kind, method, None))]
+    if lacking:
+        raise ValueError(f'predictor kind {path!r} has no {" and no ".join(lacking)}, wanted both '
+                         'methods, see DepthPredictor')
+    return kind

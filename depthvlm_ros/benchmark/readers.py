@@ -33,6 +33,10 @@ PROTOCOLS = ('sparse', 'dense')
 FIGURES = ('delta1', 'delta2', 'delta3', 'abs_rel', 'rmse', 'log10', 'silog', 'coverage')
 
 
+class PredictorError(TypeError):
+    """What is judged is no predictor; the text says what was wanted."""
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """
@@ -88,12 +92,12 @@ def checked_prediction(depth_m, intrinsics):
     """
     Return a prediction as float32, if it is of the image's size.
 
-    :raises TypeError: another size; the predictor is not one.
+    :raises PredictorError: another size; the predictor is not one.
     """
     depth_m = np.asarray(depth_m, np.float32)
     if depth_m.shape != (intrinsics.height, intrinsics.width):
-        raise TypeError(f'the predictor returned shape {depth_m.shape}, wanted (height, width) = '
-                        f'{(intrinsics.height, intrinsics.width)}')
+        raise PredictorError(f'the predictor returned shape {depth_m.shape}, wanted (height, '
+                             f'width) = {(intrinsics.height, intrinsics.width)}')
     return depth_m
 
 

@@ -134,9 +134,9 @@ def rank_path(path, rank):
 
 def whole_lines(path):
     """Read the JSON lines of a file, without a last one that was not written to its end."""
-    text = path.read_text(encoding='utf-8')
-    lines = text[:text.rfind('\n') + 1].split('\n')
     try:
+        text = path.read_text(encoding='utf-8')
+        lines = text[:text.rfind('\n') + 1].split('\n')
         return [json.loads(line) for line in lines if line.strip()]
     except ValueError as e:
         raise ValueError(f'{path}: holds lines that are no results ({e}), wanted another '
@@ -150,7 +150,8 @@ def summarise(entries, names):
     :param entries: as Results.of gives them.
     :param names: of the figures to average.
     :return: dict: 'datasets': name -> figures, 'images', 'skipped' (reason -> count) and
-        'without_truth'; 'average': figures as means over the datasets that have any.
+        'nothing_compared' (images that scored all the same); 'average': figures as means over
+        the datasets that have any.
     """
     datasets = {}
     for dataset in dict.fromkeys(entry['dataset'] for entry in entries):
@@ -160,7 +161,7 @@ def summarise(entries, names):
             **{name: mean([figures[name] for figures in judged]) for name in names},
             'images': len(judged),
             'skipped': dict(Counter(entry['skipped'] for entry in own if 'skipped' in entry)),
-            'without_truth': sum(figures['pixels'] == 0 for figures in judged)}
+            'nothing_compared': sum(figures['pixels'] == 0 for figures in judged)}
     with_figures = [values for values in datasets.values() if values['images']]
     average = {name: mean([values[name] for values in with_figures]) for name in names}
     return {'datasets': datasets, 'average': average}
@@ -183,6 +184,6 @@ def print_table(summary, names):
                    for name in names]
         skipped = ', '.join(f'{count} {reason}' for reason, count
                             in values.get('skipped', {}).items())
-        if values.get('without_truth'):
-            skipped += f'  ({values["without_truth"]} without truth scored 0)'
+        if values.get('nothing_compared'):
+            skipped += f'  ({values["nothing_compared"]} with nothing to compare scored 0)'
         print(f'{row:{width}}', *figures, f'{values["images"]:8}', f' {skipped}')

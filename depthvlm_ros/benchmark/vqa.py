@@ -26,7 +26,7 @@ from depthvlm_ros.benchmark.loading import add_loading, Loading
 from depthvlm_ros.benchmark.predictors import digest_of
 from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.results import mean, Results, sha256_of
-from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.camera import check_focal_length, Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.options import at_least
 from tqdm import tqdm
@@ -101,8 +101,17 @@ def read_questions(path):
 
 
 def camera_of(rgb, fx_px, predictor):
-    """Return the image's camera; without a focal length the model sees it at its own size."""
+    """
+    Return the image's camera; without a focal length the model sees it at its own size.
+
+    :raises RecordError: a focal length that is none of an image of this width.
+    """
     height, width = rgb.shape[:2]
+    if fx_px is not None:
+        try:
+            check_focal_length(fx_px, width, 'fx')
+        except ValueError as e:
+            raise RecordError('record', str(e)) from e
     return Intrinsics.centred(width, height, fx_px or predictor.config.canonical_fx)
 
 

@@ -50,6 +50,11 @@ class DepthVLMConfig(Qwen3VLConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        for name in ('canonical_fx', 'min_pixels', 'max_pixels', 'intermediate_multiple',
+                     'depth_head_features', 'depth_head_mlp_hidden', 'depth_loss_weight'):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ValueError(f'{name} is {value!r}, wanted a number')
         if not 0 < self.canonical_fx < math.inf:
             raise ValueError(f'canonical_fx is {self.canonical_fx}, wanted a focal length > 0 px')
         if not 0 < self.min_pixels <= self.max_pixels:

@@ -205,7 +205,8 @@ def export(out, count, seed=0, split='held_out', width=640, height=480):
             rng = np.random.default_rng([room, width, height])
             camera = draw_export_camera(rng, width, height)
             frame = scene.render(camera, scene.pose_at(rng.uniform(0, PERIOD_S)))
-            name = f'{split}_{room:06d}'
+            # Lists of other sizes, or of a killed export, go on telling of their own images.
+            name = f'{split}_{room:06d}_{width}x{height}'
             write_png(out / 'rgb' / f'{name}.png', frame.rgb[..., ::-1])
             write_png(out / 'depth' / f'{name}.png', stored_depth(frame.depth_m))
             write_lines(annotations, [annotation_of(frame, name, f'{split} {room}', rng)])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depthvlm_ros.benchmark.annotations import check_text, parse_positive, read_rgb, RecordError
-from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.camera import check_focal_length, Intrinsics
 from depthvlm_ros.training.jsonlines import JsonLines
 from depthvlm_ros.training.samples import Sample
 
@@ -43,16 +43,7 @@ def read_chat(fields):
     :raises ValueError: another form, turns that do not alternate, more than one image, or one
         that is spoken of and not given.
     """
-    messages = fields.get('messages') or fields.get('conversations')
-    if not isinstance(messages, list):
-        raise ValueError(f'has {sorted(fields)}, wanted messages or conversations')
-    if fields.get('video') or fields.get('videos'):
-        raise ValueError('has a video, wanted images')
-    images = fields.get('images') or fields.get('image') or []
-    images = [images] if isinstance(images, str) else images
-    if not isinstance(images, list):
-        raise ValueError(f'has the image {images!r}, wanted a path')
-    images = list(images)
+    messages, images = messages_of(fields), images_of(fields)
     spoken, tags = [], 0
     for message in messages:
         role = message.get('role', message.get('from'))
@@ -83,6 +74,40 @@ def read_chat(fields):
                 images[0] if images else '', parse_positive(fields.get('fx'), 'fx', 'a chat'))
 
 
+def messages_of(fields):
+    """
+    Return the messages of a JSON object.
+
+    :return: list of dicts.
+    :raises ValueError: another form.
+    """
+    if not isinstance(fields, dict):
+        raise ValueError(f'is {fields!r}, wanted an object with messages or conversations')
+    messages = fields.get('messages') or fields.get('conversations')
+    if not isinstance(messages, list):
+        raise ValueError(f'has {sorted(fields)}, wanted messages or conversations')
+    for message in messages:
+        if not isinstance(message, dict):
+            raise ValueError(f'has the message {message!r}, wanted one with role and content')
+    return messages
+
+
+def images_of(fields):
+    """
+    Return what a JSON object names as its images, beside those that its messages show.
+
+    :return: list.
+    :raises ValueError: a video, or another form.
+    """
+    if fields.get('video') or fields.get('videos'):
+        raise ValueError('has a video, wanted images')
+    images = fields.get('images') or fields.get('image') or []
+    images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list):
+        raise ValueError(f'has the image {images!r}, wanted a path')
+    return list(images)
+
+
 def read_content(content):
     """
     Read what a message says.
@@ -97,6 +122,8 @@ def read_content(content):
         raise ValueError(f'a message holds {type(content).__name__}, wanted text or parts')
     text, images = '', []
     for part in content:
+        if not isinstance(part, dict):
+            raise ValueError(f'a message has the part {part!r}, wanted an object with a type')
         kind = part.get('type', 'image' if 'image' in part else 'text')
         if kind == 'text' and isinstance(part.get('text'), str):
             text += part['text']
@@ -152,6 +179,8 @@ class Chats:
             return Sample(self.encoder.bounded(self.encoder.text_row([chat.turns]), where))
         rgb = read_rgb(self.image_root / chat.image)
         try:
+            if chat.fx_px is not None:
+                check_focal_length(chat.fx_px, rgb.shape[1], 'fx')
             camera = Intrinsics.centred(rgb.shape[1], rgb.shape[0],
                                         chat.fx_px or self.encoder.config.canonical_fx)
             pixels, grid, _ = self.encoder.image(rgb, camera, self.max_image_tokens)

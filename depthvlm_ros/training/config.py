@@ -8,6 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin
 
+from depthvlm_ros.camera import check_image_size
 from depthvlm_ros.synthetic.wording import KINDS
 import yaml
 
@@ -17,6 +18,7 @@ PRECISIONS = ('auto', 'bf16', 'float32')
 OPTIMISERS = ('adamw', 'muon')
 SAVED_DTYPES = ('float16', 'bfloat16', 'float32')
 WANTED = {bool: 'true or false', str: 'text', dict: 'fields'}
+MOST_SEED = 2**64 - 1       # that torch takes
 LEAST_VOCABULARY = 263      # 256 bytes and the special tokens
 
 
@@ -112,6 +114,7 @@ class RoomSource:
         if not 0 < self.native_px[0] <= self.native_px[1]:
             raise ValueError(f'native_px is {list(self.native_px)}, '
                              'wanted 0 < narrowest <= widest, in px')
+        check_image_size(self.native_px[1], self.native_px[1], f'native_px: {self.native_px[1]}')
         if self.questions < 1:
             raise ValueError(f'questions is {self.questions}, wanted >= 1')
         if not all(isinstance(often, int | float) and 0 <= often < math.inf
@@ -214,6 +217,10 @@ class TrainingConfig:
                             ('steps', 0), ('global_batch', 0), ('warm_up', 0)):
             if getattr(self, name) < least:
                 raise ValueError(f'{name} is {getattr(self, name)}, wanted >= {least}')
+        if self.seed > MOST_SEED:
+            raise ValueError(f'seed is {self.seed}, wanted <= {MOST_SEED}')
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f'betas is {list(self.betas)}, wanted two numbers in [0, 1)')
         for name in ('learning_rate', 'clip'):
             if not getattr(self, name) > 0:
                 raise ValueError(f'{name} is {getattr(self, name)}, wanted > 0')
@@ -224,6 +231,10 @@ class TrainingConfig:
                             ('saved_dtype', SAVED_DTYPES)):
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} is {getattr(self, name)!r}, wanted one of {known}')
+        self._check_stage()
+
+    def _check_stage(self):
+        """Check what does not go with the stage, or leaves it nothing to learn."""
         if self.stage == 1 and self.thaw_vision:
             raise ValueError('thaw_vision is true in stage 1, wanted stage 2: '
                              'stage 1 trains the depth head alone')
@@ -235,6 +246,11 @@ class TrainingConfig:
         if self.stage == 1 and all(isinstance(source, ChatSource) for source in self.sources):
             raise ValueError('sources are chats alone in stage 1, which learns depth: wanted '
                              'annotated images or rooms')
+        taught = [f'{name}_weight' for name in ('depth', 'log_l1', *(
+            ('language', 'naming', 'gaze') if self.with_language else ()))]
+        if not any(getattr(self, name) for name in taught):
+            raise ValueError(f'{", ".join(taught)} are 0 in stage {self.stage}, which leaves '
+                             'nothing to learn; wanted one above 0')
 
     @property
     def with_language(self):
@@ -249,12 +265,14 @@ class TrainingConfig:
         :param changed: fields that replace the file's.
         :raises ValueError: no such file, or a key or value that is not known.
         """
-        path = Path(name) if str(name).endswith('.yaml') else CONFIGS / f'{name}.yaml'
+        path = (Path(name) if str(name).endswith(('.yaml', '.yml'))
+                else CONFIGS / f'{name}.yaml')
         if not path.is_file():
             known = sorted(p.stem for p in CONFIGS.glob('*.yaml'))
-            raise ValueError(f"config '{name}': no such file, wanted a .yaml or one of {known}")
+            raise ValueError(f"config '{name}': no such file, wanted a .yaml or .yml, or one of "
+                             f'{known}')
         try:
-            values = yaml.safe_load(path.read_text())
+            values = yaml.load(path.read_text(), UniqueKeys)
             if not isinstance(values, dict | None):
                 raise ValueError(f'holds {values!r}, wanted fields of TrainingConfig')
             values = {**(values or {}), **changed}
@@ -267,6 +285,24 @@ class TrainingConfig:
             raise ValueError(f'{path}: {e}') from e
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, which would take the last of several equal keys without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        """
+        Return a mapping.
+
+        :raises yaml.constructor.ConstructorError: a key that is there twice.
+        """
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f'{key.value!r} is there twice, wanted once', key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_record(kind, values):
     """
     Build a record of this kind out of a YAML mapping.
@@ -276,8 +312,8 @@ def read_record(kind, values):
     known = {f.name for f in fields(kind)}
     unknown = values.keys() - known
     if unknown:
-        raise ValueError(f'{kind.__name__} has no field {sorted(unknown)}, wanted some of '
-                         f'{sorted(known)}')
+        raise ValueError(f'{kind.__name__} has no field {sorted(unknown, key=str)}, wanted some '
+                         f'of {sorted(known)}')
     values = {f.name: read_value(f.name, f.type, values[f.name])
               for f in fields(kind) if f.name in values}
     try:

@@ -16,7 +16,6 @@ import shutil
 import warnings
 
 from depthvlm_ros.model.checkpoint import TIED_KEY
-from depthvlm_ros.training.logs import LOG
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import (
@@ -68,12 +67,15 @@ def check_free(out):
     """
     Check that a folder holds no checkpoint that a run begun there would overwrite.
 
-    :param out: a folder without a state.
-    :raises ValueError: one that is not of a run.
+    :param out: a folder without a complete state.
+    :raises ValueError: one with a checkpoint, or with a state that lacks parts.
     """
-    if (Path(out) / 'config.json').exists() and not (Path(out) / LOG).exists():
-        raise ValueError(f'{out} holds a checkpoint that no run has begun there, which would be '
-                         'overwritten; wanted another --out')
+    for path in sorted(Path(out).glob(f'{PREFIX}*')):
+        if STATE.fullmatch(path.name):
+            raise damaged(path)
+    if (Path(out) / 'config.json').exists():
+        raise ValueError(f'{out} holds a checkpoint and no state of a run to go on with, and '
+                         'would be overwritten; wanted another --out, which may --start from it')
 
 
 def save_state(out, progress, learner, optimisers, accelerator):
@@ -130,8 +132,8 @@ def load_progress(path):
 
 def damaged(path):
     """Return the error that says what to do with a state that cannot be read."""
-    return ValueError(f'{path} is damaged, or of another model or version: delete it to begin '
-                      'anew, or give another --out')
+    return ValueError(f'{path} is damaged, or of another model or version; wanted another --out, '
+                      f'which may --start from the checkpoint in {Path(path).parent}')
 
 
 def load_state(path, learner, optimisers):
@@ -191,6 +193,7 @@ def save_checkpoint(model, tokenizer, folder, dtype=torch.float16, weights=None)
     tell_dtype(new / 'config.json', dtype)
     tokenizer.save_pretrained(new)
     for file in new.iterdir():
+        file.chmod((new / 'config.json').stat().st_mode)    # safetensors lets its owner alone read
         file.replace(folder / file.name)
     new.rmdir()
 

@@ -248,6 +248,8 @@ def run(training, out, data='.', workers=1, device='auto', save_every=500, stop_
     :raises OSError: files that cannot be read or written.
     :raises FloatingPointError: a gradient or a loss that is not finite.
     """
+    if not str(out):
+        raise ValueError('out is empty, wanted a folder')
     out = Path(out)
     accelerator = open_accelerator(device)
     training = replace(training, precision=precision_on(accelerator.device, training.precision))
@@ -378,7 +380,7 @@ def main(args=None):
     try:
         ended = run(training, options.out, options.data, options.workers, options.device,
                     options.save_every, options.stop_at)
-    except (ValueError, OSError, FloatingPointError) as error:      # what a person can mend
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:     # one can mend
         logging.getLogger(__name__).debug('where it was found', exc_info=True)
         sys.exit(f'train: {without_trace(error)}')
     if ended:

@@ -129,6 +129,24 @@ def test_nothing_judged_is_no_success(bench, run):
     assert result['average']['delta1'] is None
 
 
+class Wrong:
+    """No predictor: what it returns has another shape."""
+
+    @classmethod
+    def load(cls, source, device='auto'):
+        return cls()
+
+    def depth(self, rgb, intrinsics):
+        return np.ones((5, 5))
+
+
+def test_a_predictor_of_another_shape_is_told(rooms, run, monkeypatch, capsys):
+    monkeypatch.setitem(predictors.KINDS, 'wrong', Wrong)
+    assert depth_bench.main(['--annotations', str(rooms / 'annotations.jsonl'), '--rgb-root',
+                             str(rooms), '--model', 'wrong', '--workers', '0']) == 2
+    assert 'the predictor returned shape (5, 5), wanted' in capsys.readouterr().err
+
+
 class Counting(predictors.Constant):
     """A constant that counts the images it is shown, and stops after some."""
 

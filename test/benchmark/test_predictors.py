@@ -76,6 +76,8 @@ def test_the_constant():
     assert (load_predictor('constant:3.5').depth(RGB, CAMERA) == 3.5).all()
     with pytest.raises(ValueError, match="'-1'"):
         load_predictor('constant:-1')
+    with pytest.raises(ValueError, match="constant depth is 'abc', wanted metres above 0"):
+        load_predictor('constant:abc')
 
 
 def test_a_depthvlm_by_its_folder(tiny_checkpoint):
@@ -124,6 +126,13 @@ def test_depth_anything_metric(depth_anything):
 def test_relative_depth_has_no_metres(depth_anything):
     with pytest.raises(ValueError, match=r"'relative' is not metric.*wanted 'metric'"):
         load_predictor(f'transformers:{depth_anything("relative")}', 'cpu')
+
+
+@pytest.mark.parametrize(('name', 'lacking'), [
+    ('json.JSONDecoder', 'has no load and no depth'), ('numpy.random.Generator', 'has no load')])
+def test_a_class_that_is_no_predictor_is_told(name, lacking):
+    with pytest.raises(ValueError, match=f'predictor kind .{name}. {lacking}.*wanted both'):
+        load_predictor(f'{name}:source')
 
 
 def test_a_class_from_elsewhere():

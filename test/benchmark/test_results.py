@@ -57,6 +57,14 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, content):
     assert path.read_text() == content
 
 
+def test_a_file_that_is_no_text_is_left_alone_and_named(tmp_path):
+    path = tmp_path / 'model.safetensors'
+    path.write_bytes(b'\x80\xff\n')
+    with pytest.raises(ValueError, match='model.safetensors: holds lines that are no results'):
+        Results(path, {})
+    assert path.read_bytes() == b'\x80\xff\n'
+
+
 def test_images_then_datasets_are_averaged(tmp_path, capsys):
     results = Results(None, {})
     records = [record(0), record(1), record(2), record(0, 'waymo.jsonl'), record(0, 'ddad.jsonl')]
@@ -67,9 +75,9 @@ def test_images_then_datasets_are_averaged(tmp_path, capsys):
     results.add(records[4], error=RecordError('image', 'broken'))
     summary = summarise(results.of(records), ['delta1'])
     assert summary['datasets']['NYUv2'] == {
-        'delta1': 0.5, 'images': 2, 'skipped': {'empty': 1}, 'without_truth': 1}
+        'delta1': 0.5, 'images': 2, 'skipped': {'empty': 1}, 'nothing_compared': 1}
     assert summary['datasets']['DDAD']['delta1'] is None
     assert summary['average'] == {'delta1': pytest.approx(0.35)}
     print_table(summary, ['delta1'])
     table = capsys.readouterr().out
-    assert '0.350' in table and '1 empty' in table and '1 without truth' in table
+    assert '0.350' in table and '1 empty' in table and '(1 with nothing to compare' in table

@@ -128,6 +128,15 @@ def test_answers_are_kept_and_a_run_goes_on(tiny_checkpoint, tmp_path, capsys):
     assert 'holds results of' in capsys.readouterr().err
 
 
+def test_a_focal_length_that_is_none_skips_its_question(bench, capsys):
+    bench.image('a.png', 6, 8)
+    asked = [{'image': 'a.png', 'question': 'red', 'answers': ['red'], 'fx': fx}
+             for fx in (1e12, 8.0)]
+    result = vqa.measure(Parrot(), asked, bench.root)
+    assert result['skipped'] == {'record': 1} and result['kinds']['all']['asked'] == 1
+    assert 'fx is 1000000000000.0, wanted px' in capsys.readouterr().err
+
+
 def test_a_skipped_question_is_asked_again(bench):
     bench.image('a.png', 6, 8)
     asked = [{'image': 'a.png', 'question': 'red', 'answers': ['red']}]

@@ -173,7 +173,8 @@ def test_a_config_out_of_range(folder):
     ('text_config', {'hidden_act': 'nope'}), ('vision_config', {'num_heads': 0}),
     ('text_config', {'hidden_size': -32}),
     ('vision_config', {'deepstack_visual_indexes': [0, 1, 9]}),
-    (None, {'depth_head_features': '8'}), (None, {'canonical_fx': float('inf')}),
+    (None, {'depth_head_features': '8'}), (None, {'canonical_fx': 'abc'}),
+    (None, {'depth_loss_weight': True}), (None, {'canonical_fx': float('inf')}),
     (None, {'intermediate_multiple': 28.5}), (None, {'vision_config': 5}),
     (None, {'quantization_config': {'quant_method': 'bitsandbytes', 'load_in_4bit': True}})])
 def test_a_config_of_which_no_model_can_be_built(folder, part, fields):

@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_files_and_splits_differ(exported, tmp_path
     main(['--out', str(tmp_path / 'b'), '--count', '1', '--seed', '8', '--width', '100',
           '--height', '72', '--split', 'train'])
     assert lines(tmp_path / 'b/annotations.jsonl')[0]['depth'] != again[0]['depth']
-    assert cv2.imread(str(tmp_path / 'b/depth/train_000008.png'), -1).dtype == np.uint16
+    assert cv2.imread(str(tmp_path / 'b/depth/train_000008_100x72.png'), -1).dtype == np.uint16
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
@@ -178,3 +178,16 @@ def test_an_export_that_fails_leaves_the_lists_that_were_there(tmp_path, monkeyp
     with pytest.raises(OSError, match='not written'):
         export(tmp_path, 1, seed=5, width=64, height=48)
     assert {path: path.read_text() for path in tmp_path.glob('*.jsonl')} == before
+
+
+def test_lists_tell_of_their_own_images_though_an_export_of_another_size_is_killed(
+        tmp_path, monkeypatch):
+    export(tmp_path, 2, width=64, height=48)
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+
+    def killed(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(export_module, 'vqa_of', killed)
+    with pytest.raises(KeyboardInterrupt):
+        export(tmp_path, 2, width=96, height=48)
+    assert {path: path.read_bytes() for path in before} == before

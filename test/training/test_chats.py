@@ -54,6 +54,11 @@ def test_an_image_that_is_named_twice_is_one():
     ({'messages': said(('user', 'What?'))}, r"turns \['user'\], wanted user and assistant"),
     ({'messages': said(('user', 'A'), ('user', 'B'))}, 'wanted user and assistant in turn'),
     ({'messages': []}, 'wanted'),
+    ([1], r'is \[1\], wanted an object with messages'),
+    ({'messages': ['hi']}, "has the message 'hi', wanted one with role and content"),
+    ({'messages': [None]}, 'has the message None, wanted one with'),
+    ({'messages': said(('user', ['What?']), ('assistant', 'B'))},
+     "a message has the part 'What\\?', wanted an object with a type"),
     ({'messages': said(('user', 3), ('assistant', 'B'))}, 'holds int, wanted text or parts'),
     ({'messages': said(('user', 'A'), ('assistant', 'B')), 'images': ['a', 'b']},
      'has 2 images, wanted at most one'),
@@ -117,6 +122,15 @@ def test_an_image_is_brought_to_the_canonical_focal_length_where_its_own_is_know
     assert torch.equal(chats.sample(0).grid_thw, torch.tensor([[1, 6, 8]]))
     assert torch.equal(chats.sample(1).grid_thw, torch.tensor([[1, 12, 16]]))
     assert chats.sample(0).depth_m is None
+
+
+@pytest.mark.parametrize('fx', [1e12, 1.0])
+def test_a_focal_length_that_is_none_is_told(encoder, tmp_path, fx):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.full((96, 128, 3), 90, np.uint8))
+    chats = chats_of(tmp_path, encoder, {'messages': said(('user', 'A'), ('assistant', 'B')),
+                                         'image': 'a.png', 'fx': fx})
+    with pytest.raises(RecordError, match='line 1: fx is .*, wanted px, 0.01 to 1000.0 of the'):
+        chats.sample(0)
 
 
 @pytest.mark.parametrize(('record', 'reason'), [

@@ -113,6 +113,15 @@ def test_fields_and_sources_are_read(tmp_path):
     ('steps: 1.5', 'steps is 1.5, wanted a whole number'),
     ('batch_size: yes', 'batch_size is True, wanted a whole number'),
     ('sources: [{kind: rooms, kinds: {closr: 3}}]', r"kinds has \['closr'\], wanted some of"),
+    ('seed: 18446744073709551616', 'seed is 18446744073709551616, wanted <= 18446744073709551615'),
+    ('betas: [1.5, 0.9]', r'betas is \[1.5, 0.9\], wanted two numbers in \[0, 1\)'),
+    ('betas: [0.9, -0.1]', r'betas is \[0.9, -0.1\], wanted two numbers in'),
+    ('{stage: 1, depth_weight: 0}', 'depth_weight, log_l1_weight are 0 in stage 1'),
+    ('{depth_weight: 0, language_weight: 0}', 'gaze_weight are 0 in stage 2, which leaves'),
+    ('sources: [{kind: rooms, native_px: [240, 100000]}]', 'native_px: 100000 is 100000 x 100000'),
+    ('{1: 2, foo: 3}', r"TrainingConfig has no field \[1, 'foo'\], wanted some of"),
+    ('stage: 1\nsteps: 3\nstage: 2', "'stage' is there twice, wanted once"),
+    ('sources: [{kind: rooms, window: 1, window: 0.5}]', "'window' is there twice"),
     ('{stage: 1, optimiser: muon}', "optimiser is 'muon' in stage 1, wanted 'adamw'"),
     ('{', 'x.yaml: while parsing')])
 def test_what_is_wrong_with_a_file_is_said(tmp_path, text, said):
@@ -122,8 +131,16 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, text, said):
         TrainingConfig.load(path)
 
 
+def test_both_endings_of_yaml_are_read_and_its_merges_stand(tmp_path):
+    text = 'steps: 7\nsources: [{kind: rooms, kinds: {<<: {far: 1, point: 2}, far: 3}}]\n'
+    for name in ('x.yaml', 'x.yml'):
+        (tmp_path / name).write_text(text)
+        training = TrainingConfig.load(tmp_path / name)
+        assert (training.steps, training.sources[0].kinds) == (7, {'far': 3, 'point': 2})
+
+
 def test_a_name_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match=r"config 'none': no such file, wanted a .yaml or one of"):
+    with pytest.raises(ValueError, match=r"config 'none': no such file, wanted a .yaml or .y"):
         TrainingConfig.load('none')
 
 

@@ -261,7 +261,7 @@ def test_only_one_run_at_a_time_writes_into_a_folder(exact, tmp_path):
 
 def test_what_no_run_has_put_there_is_left_alone(exact, staged, exported, tmp_path):
     start = shutil.copytree(staged[0].start, tmp_path / 'start')
-    with pytest.raises(ValueError, match='holds a checkpoint that no run has begun there'):
+    with pytest.raises(ValueError, match='holds a checkpoint and no state of a run'):
         run(replace(staged[0], start=str(start)), start, data=exported, **QUICK)
     run(exact, tmp_path / 'out', stop_at=1, **QUICK)
     shutil.copytree(tmp_path / 'out' / 'state-0000001', tmp_path / 'out' / 'state-0000001-kept')
@@ -285,8 +285,40 @@ def test_a_finished_run_says_that_there_is_nothing_to_do(exact, tmp_path, caplog
 def test_a_damaged_state_is_named(exact, tmp_path, spoil):
     run(exact, tmp_path, stop_at=1, **QUICK)
     spoil(tmp_path / 'state-0000001')
-    with pytest.raises(ValueError, match='state-0000001 is damaged, .*delete it to begin anew'):
+    with pytest.raises(ValueError, match='state-0000001 is damaged, .*wanted another --out'):
         run(exact, tmp_path, **QUICK)
+
+
+@pytest.mark.parametrize('lose', [
+    lambda state: (state / '.metadata').unlink(), shutil.rmtree])
+def test_a_run_whose_state_is_lost_keeps_its_checkpoint(exact, tmp_path, lose):
+    run(exact, tmp_path, stop_at=1, **QUICK)
+    kept = (tmp_path / 'model.safetensors').read_bytes()
+    lose(tmp_path / 'state-0000001')
+    with pytest.raises(ValueError, match='wanted another --out, which may --start from'):
+        run(exact, tmp_path, **QUICK)
+    assert (tmp_path / 'model.safetensors').read_bytes() == kept
+    assert len((tmp_path / 'log.csv').read_text().splitlines()) == 2
+    run(replace(exact, start=str(tmp_path), model={}), tmp_path / 'on', stop_at=1, **QUICK)
+
+
+def test_a_run_that_ended_before_it_saved_begins_again(exact, tmp_path):
+    (tmp_path / 'log.csv').write_text('step,seconds\n0,1.0\n')
+    run(exact, tmp_path, stop_at=1, **QUICK)
+    assert latest_state(tmp_path).name == 'state-0000001'
+
+
+def test_all_of_a_checkpoint_may_be_read_by_those_who_may_read_its_configuration(exact, tmp_path):
+    run(exact, tmp_path, stop_at=1, **QUICK)
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}
+    assert modes['model.safetensors'] == modes['config.json'] == modes['tokenizer.json']
+
+
+def test_no_folder_is_refused_before_anything_is_written(exact, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match='out is empty, wanted a folder'):
+        run(exact, '', **QUICK)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_state_without_its_last_file_does_not_count(exact, tmp_path):
