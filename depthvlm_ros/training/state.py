@@ -8,6 +8,7 @@ with another number of processes. What the data needs is the step's number alone
 a step is drawn by lot.
 """
 
+from contextlib import suppress
 import fcntl
 import json
 from pathlib import Path
@@ -192,8 +193,10 @@ def save_checkpoint(model, tokenizer, folder, dtype=torch.float16, weights=None)
     model.save_pretrained(new, state_dict=weights)
     tell_dtype(new / 'config.json', dtype)
     tokenizer.save_pretrained(new)
+    mode = (new / 'config.json').stat().st_mode
     for file in new.iterdir():
-        file.chmod((new / 'config.json').stat().st_mode)    # safetensors lets its owner alone read
+        with suppress(OSError):     # of a file system that knows no modes
+            file.chmod(mode)        # safetensors lets its owner alone read
         file.replace(folder / file.name)
     new.rmdir()
 
