@@ -36,7 +36,7 @@ PICTURE = np.zeros((96, 128, 3), np.uint8)
 
 def change(robot, transition):
     request = ChangeState.Request(transition=Transition(id=transition))
-    return robot.call(ChangeState, 'depthvlm/change_state', request).success
+    return robot.call(ChangeState, 'depthvlm/change_state', request, PATIENCE_S).success
 
 
 def state_of(robot):
@@ -187,7 +187,7 @@ def test_a_request_that_is_none_does_not_end_the_process(checkpoint, make_robot)
         _, log = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
-        process.communicate()
+        print(process.communicate()[1])
     assert process.returncode == 0, said + log
 
 
