@@ -252,7 +252,8 @@ class TestCamera:
         timer = robot.node.create_timer(0.1, lambda: robot.publish(
             robot.picture(), info, stamp or robot.node.get_clock().now().to_msg(), frame_id))
         try:
-            return lines_of(check_camera(options.get('transport', 'raw'), 3.0, []))
+            # Fast DDS says every 3 s who is there: a first word that is lost comes again by then.
+            return lines_of(check_camera(options.get('transport', 'raw'), 5.0, []))
         finally:
             robot.node.destroy_timer(timer)
 
