@@ -52,20 +52,6 @@ def check_image_size(height: int, width: int, what: str = 'the image') -> None:
         raise ValueError(f'{what} is {width} x {height}, wanted {MAX_PIXELS} pixels at most')
 
 
-def check_focal_length(fx_px: float, width: int, what: str) -> None:
-    """
-    Check that a focal length is that of a camera of this width.
-
-    :param fx_px: in px.
-    :param width: of the image, in px.
-    :param what: whose it is.
-    :raises ValueError: one that is no such camera's.
-    """
-    least, most = FOCAL_OF_SIZE
-    if not least <= fx_px / width <= most:
-        raise ValueError(f'{what} is {fx_px}, wanted px, {least} to {most} of the width {width}')
-
-
 @dataclass(frozen=True)
 class Intrinsics:
     """

@@ -20,7 +20,7 @@ import struct
 import zlib
 
 import cv2
-from depthvlm_ros.camera import check_focal_length, check_image_size, Intrinsics
+from depthvlm_ros.camera import check_image_size, FOCAL_OF_SIZE, Intrinsics
 from depthvlm_ros.geometry import valid_range
 import numpy as np
 from PIL import Image
@@ -161,11 +161,22 @@ class Record:
             raise RecordError('record', f'{self.image}: has no original_fx, wanted a focal length')
         own_height, own_width = self.rgb_size or (height, width)
         check_way_up((height, width), self.rgb_size, 'record', f'{self.image}: original_rgb_size')
-        try:
-            check_focal_length(self.fx_px, own_width, f'{self.image}: original_fx')
-        except ValueError as e:
-            raise RecordError('record', str(e)) from e
+        check_focal_length(self.fx_px, own_width, f'{self.image}: original_fx')
         return Intrinsics.centred(own_width, own_height, self.fx_px).resize(width, height)
+
+
+def check_focal_length(fx_px, width, what):
+    """
+    Refuse a focal length that is none of a camera of this width.
+
+    :param fx_px: in px, of an image that is `width` px wide.
+    :param what: whose it is.
+    :raises RecordError: such a one.
+    """
+    least, most = FOCAL_OF_SIZE
+    if not least <= fx_px / width <= most:
+        raise RecordError('record', f'{what} is {fx_px}, wanted px, {least} to {most} of the '
+                          f'width {width}')
 
 
 def check_way_up(size, told, reason, what):

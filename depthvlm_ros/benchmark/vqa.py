@@ -15,6 +15,7 @@ import re
 import sys
 
 from depthvlm_ros.benchmark.annotations import (
+    check_focal_length,
     check_text,
     enumerate_json_lines,
     parse_positive,
@@ -26,7 +27,7 @@ from depthvlm_ros.benchmark.loading import add_loading, Loading
 from depthvlm_ros.benchmark.predictors import digest_of
 from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.results import mean, Results, sha256_of
-from depthvlm_ros.camera import check_focal_length, Intrinsics
+from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.options import at_least
 from tqdm import tqdm
@@ -108,10 +109,7 @@ def camera_of(rgb, fx_px, predictor):
     """
     height, width = rgb.shape[:2]
     if fx_px is not None:
-        try:
-            check_focal_length(fx_px, width, 'fx')
-        except ValueError as e:
-            raise RecordError('record', str(e)) from e
+        check_focal_length(fx_px, width, 'fx')
     return Intrinsics.centred(width, height, fx_px or predictor.config.canonical_fx)
 
 

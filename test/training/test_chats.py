@@ -129,8 +129,9 @@ def test_a_focal_length_that_is_none_is_told(encoder, tmp_path, fx):
     cv2.imwrite(str(tmp_path / 'a.png'), np.full((96, 128, 3), 90, np.uint8))
     chats = chats_of(tmp_path, encoder, {'messages': said(('user', 'A'), ('assistant', 'B')),
                                          'image': 'a.png', 'fx': fx})
-    with pytest.raises(RecordError, match='line 1: fx is .*, wanted px, 0.01 to 1000.0 of the'):
+    with pytest.raises(RecordError, match='line 1: fx is .*, wanted px, 0.01 to 1000') as told:
         chats.sample(0)
+    assert told.value.reason == 'record'
 
 
 @pytest.mark.parametrize(('record', 'reason'), [
