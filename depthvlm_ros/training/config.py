@@ -170,6 +170,8 @@ class TrainingConfig:
     :param log_l1_weight: of the log L1 depth loss beside SILog.
     :param naming_weight: of naming what each image token shows, see hints.
     :param gaze_weight: of looking at the thing that is spoken of, see hints.
+    :param hint_images: of a run that begins from a checkpoint, how many of its images the hints'
+        own layers, which no checkpoint holds, are fitted to before the first step, see settling.
     :param weigh_digits: weigh a number's digits in the language loss by their place, see hints.
     :param language_weight: of the language loss.
     :param precision: 'bf16' (autocast; weights stay float32), 'float32', or 'auto': bf16 where the
@@ -202,6 +204,7 @@ class TrainingConfig:
     log_l1_weight: float = 0.0
     naming_weight: float = 0.0
     gaze_weight: float = 0.0
+    hint_images: int = 0
     weigh_digits: bool = False
     language_weight: float = 1.0
     precision: str = 'auto'
@@ -214,7 +217,7 @@ class TrainingConfig:
                             ('batch_size', 1), ('seed', 0), ('weight_decay', 0),
                             *((f'{name}_weight', 0) for name in (
                                 'depth', 'log_l1', 'naming', 'gaze', 'language')),
-                            ('steps', 0), ('global_batch', 0), ('warm_up', 0)):
+                            ('hint_images', 0), ('steps', 0), ('global_batch', 0), ('warm_up', 0)):
             if getattr(self, name) < least:
                 raise ValueError(f'{name} is {getattr(self, name)}, wanted >= {least}')
         if self.seed > MOST_SEED:

@@ -56,6 +56,8 @@ class Hints(torch.nn.Module):
     :param model: DepthVLM, whose middle layers are watched.
     :param with_gaze: False leaves the gaze out; with it the language model's attention must be
         training.attention's, which can be watched.
+
+    Its attribute `watched` holds what they read of the pass just made, beside its last states.
     """
 
     def __init__(self, model, with_gaze=True):
@@ -65,9 +67,9 @@ class Hints(torch.nn.Module):
         hidden = model.config.text_config.hidden_size
         self.before, self.after = Naming(hidden), Naming(hidden)
         self.reading = torch.nn.Linear(hidden, 3)
-        self._watched = {}
+        self.watched = {}
         model.model.visual.register_forward_hook(
-            lambda _, __, out: self._watched.update(tokens=out.pooler_output))
+            lambda _, __, out: self.watched.update(tokens=out.pooler_output))
         for layer in GAZE_LAYERS if with_gaze else ():
             watched = model.model.language_model.layers[layer].self_attn
             watched.watch = partial(self._watch, layer)
@@ -75,14 +77,14 @@ class Hints(torch.nn.Module):
     def _watch(self, layer, query, key, mask, scaling):
         """Keep what one layer's gazing head looks with."""
         of_head = GAZE_HEAD * key.shape[1] // query.shape[1]
-        self._watched[layer] = query[:, GAZE_HEAD], key[:, of_head], mask, scaling
+        self.watched[layer] = query[:, GAZE_HEAD], key[:, of_head], mask, scaling
 
     def _looks(self, layer, row, columns):
         """Return where the gazing head of a layer looks from some tokens of a row, (G, S)."""
-        if layer not in self._watched:
+        if layer not in self.watched:
             raise ValueError('the attention cannot be watched, wanted '
                              f'set_attn_implementation({attention.NAME!r})')
-        query, key, mask, scaling = self._watched[layer]
+        query, key, mask, scaling = self.watched[layer]
         return attention.rows_of_attention(
             query[row], key[row], None if mask is None else mask[row, 0], scaling, columns)
 
@@ -102,7 +104,7 @@ class Hints(torch.nn.Module):
         log_depth = torch.cat([
             torch.full((n,), torch.nan, device=hidden.device) if c is None else c.flatten()
             for c, n in zip(cells, counts)])
-        naming = (self.before.loss(self._watched['tokens'], batch.names, log_depth)
+        naming = (self.before.loss(self.watched['tokens'], batch.names, log_depth)
                   + self.after.loss(hidden[is_image], batch.names, log_depth))
         # Parameters without a part in a batch would stop several processes.
         gaze = sum(p.sum() for p in self.reading.parameters()) * 0.0

@@ -42,22 +42,12 @@ class Learner(torch.nn.Module):
             log L1), over the supervised tokens, the named tokens and the gazes; sums, so that
             batches of any make-up add up to what their samples give together.
         """
-        packed = batch.packed
-        mask = packed.mask
-        if mask is not None and self.bf16:
-            mask = mask.clamp(min=torch.finfo(torch.bfloat16).min).bfloat16()
-        # With checkpoints each weight is cast again on the way back: what is kept serves nobody.
-        with torch.autocast(batch.pixel_values.device.type, torch.bfloat16, enabled=self.bf16,
-                            cache_enabled=not self.checkpointed):
-            out = self.model(
-                packed.input_ids, attention_mask=mask, position_ids=packed.positions,
-                pixel_values=batch.pixel_values, image_grid_thw=batch.grid_thw, logits_to_keep=0,
-                depth_windows=batch.windows if any(batch.windows) else None)
-            language = self.language_loss(out.hidden, packed.targets, batch.weights)
+        with self.autocast(batch):
+            out = self.look(batch)
+            language = self.language_loss(out.hidden, batch.packed.targets, batch.weights)
         naming = gaze = out.hidden.new_zeros(())
         if self.hints is not None:
-            is_image = packed.input_ids == self.model.config.image_token_id
-            naming, gaze = self.hints(batch, is_image, out.hidden)
+            naming, gaze = self.hints(batch, self.is_image(batch), out.hidden)
         depth = absolute = sum(metres.sum() for metres in out.depth_pred) * 0.0
         for metres, truth_m, window, judged in zip(out.depth_pred, batch.depth_m, batch.windows,
                                                    batch.judged, strict=True):
@@ -67,6 +57,27 @@ class Learner(torch.nn.Module):
                 depth = depth + silog(metres, truth_m)
                 absolute = absolute + log_l1(metres, truth_m)
         return torch.stack([part.float() for part in (depth, absolute, language, naming, gaze)])
+
+    def autocast(self, batch):
+        """Return the context of the run's precision."""
+        # With checkpoints each weight is cast again on the way back: what is kept serves nobody.
+        return torch.autocast(batch.pixel_values.device.type, torch.bfloat16, enabled=self.bf16,
+                              cache_enabled=not self.checkpointed)
+
+    def look(self, batch):
+        """Pass a batch through the model; return its output, without logits."""
+        packed = batch.packed
+        mask = packed.mask
+        if mask is not None and self.bf16:
+            mask = mask.clamp(min=torch.finfo(torch.bfloat16).min).bfloat16()
+        return self.model(
+            packed.input_ids, attention_mask=mask, position_ids=packed.positions,
+            pixel_values=batch.pixel_values, image_grid_thw=batch.grid_thw, logits_to_keep=0,
+            depth_windows=batch.windows if any(batch.windows) else None)
+
+    def is_image(self, batch):
+        """Return which tokens of a batch are image tokens, (B, S) bool."""
+        return batch.packed.input_ids == self.model.config.image_token_id
 
     def language_loss(self, hidden, targets, weights):
         """Sum the weighed cross-entropy at the supervised tokens; logits exist there alone."""

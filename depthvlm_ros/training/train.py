@@ -37,6 +37,7 @@ from depthvlm_ros.training.mixture import (
 from depthvlm_ros.training.precision import precision_on
 from depthvlm_ros.training.resuming import description, gone_on_with
 from depthvlm_ros.training.samples import COUNTED, Encoder
+from depthvlm_ros.training.settling import settle
 from depthvlm_ros.training.stages import freeze, optimisers_of, rate_at
 from depthvlm_ros.training.start import begin
 from depthvlm_ros.training.state import (
@@ -269,6 +270,11 @@ def train(training, out, data, workers, accelerator, save_every, stop_at):
     encoder = Encoder(model.config, tokenizer, prompt, training.weigh_digits)
     mixture, steps = open_data(training, data, encoder, accelerator.num_processes)
     learner = prepare_learner(model, training, accelerator)
+    if training.start and not begun and learner.hints is not None:
+        shown = range(min(training.hint_images, len(mixture)))
+        settle(learner.to(accelerator.device), (
+            encoder.collate([mixture[i] for i in shown[first:first + training.batch_size]])
+            for first in shown[::training.batch_size]))
     learner, *optimisers = accelerator.prepare(learner, *optimisers_of(learner, training))
     progress = {'step': 0, 'skipped': 0, 'steps': steps,
                 'samples_per_step': len(mixture) // steps, 'run': description(training, mixture)}
