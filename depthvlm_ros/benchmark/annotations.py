@@ -11,7 +11,7 @@ data_process/ at 940a9ba.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import json
 import math
 from pathlib import Path
@@ -150,6 +150,10 @@ class Record:
     depth_type: str = Z_DEPTH
     prompt: str = ''
     solution: str = ''
+
+    def of_size(self, height, width):
+        """Return the record of an image of a size, which it may not tell itself."""
+        return self if self.rgb_size else replace(self, rgb_size=(height, width))
 
     def camera(self, height, width):
         """
@@ -414,7 +418,8 @@ def read_depth(record, depth_root):
     """
     Read the true depth of a record, on its own grid.
 
-    Masks and the dataset's range are applied, and distances along the ray become depths.
+    Masks and the dataset's range are applied, and distances along the ray become depths, by the
+    image's focal length: a record that tells no size of its image must be `of_size`.
 
     :param depth_root: folder below which depth_path and the masks lie.
     :return: (H, W) float32, metres along the optical axis, NaN invalid.

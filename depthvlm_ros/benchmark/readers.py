@@ -120,16 +120,21 @@ class CorrectReader:
         :raises RecordError: a record that cannot be judged.
         """
         rgb = read_rgb(Path(rgb_root) / record.image)
+        grid_size = record.depth_size or record.rgb_size
+        record = record.of_size(*rgb.shape[:2])
         intrinsics = record.camera(*rgb.shape[:2])
         if self.protocol == 'dense':
             truth_m = read_depth(record, depth_root)
             return Sample(record, rgb, intrinsics, truth_m, None, truth_m.shape)
-        grid_size, truth_m = self.sparse_truth(record)
+        truth_m = self.sparse_truth(record, grid_size)
         return Sample(record, rgb, intrinsics, truth_m, record.points, grid_size)
 
-    def sparse_truth(self, record):
-        """Return the points' grid, (height, width), and their depth, (N,) float32 NaN invalid."""
-        grid_size = record.depth_size or record.rgb_size
+    def sparse_truth(self, record, grid_size):
+        """
+        Return the points' depth, (N,) float32, NaN invalid.
+
+        :param grid_size: (height, width) of the points' grid; None where the record tells none.
+        """
         if record.points is None or grid_size is None:
             raise RecordError('record', f'{record.image}: lacks pixel_coords, depth or '
                               'original_depth_size, wanted all for the sparse protocol')
@@ -142,7 +147,7 @@ class CorrectReader:
         truth_m = valid_range(truth_m, record.dataset.min_m, record.dataset.max_m)
         if not np.isfinite(truth_m).any():
             raise RecordError('empty', f'{record.image}: has no valid point')
-        return grid_size, truth_m
+        return truth_m
 
     def judge(self, sample, predictor):
         """

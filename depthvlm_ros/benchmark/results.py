@@ -10,6 +10,7 @@ run that was stopped goes on where it was.
 from __future__ import annotations
 
 from collections import Counter
+from glob import escape
 import hashlib
 import json
 from pathlib import Path
@@ -54,7 +55,7 @@ class Results:
     def files(self):
         """Return the files of all processes that there are."""
         own = [self.path] if self.path.is_file() else []
-        return own + sorted(self.path.parent.glob(f'{self.path.name}.rank*'))
+        return own + sorted(self.path.parent.glob(f'{escape(self.path.name)}.rank*'))
 
     def read_all(self, resume=True):
         """Read what all processes have written."""

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 import re
 import sys
+import unicodedata
 
 from depthvlm_ros.benchmark.annotations import (
     check_focal_length,
@@ -36,12 +37,16 @@ ARTICLES = {'a', 'an', 'the'}
 # The choice A, and no article: where it ends a part of the sentence, or stands behind what it is.
 OPTION_A = re.compile(r'\bA(?=\s*(?:[.,:;)!?]|$))|\b(?i:option|answer|choice)(?: is)?:? \(?A\b')
 THOUSANDS = re.compile(r'(?<![\d.,\[(])\d{1,3}(?:,\d{3})+(?![\d,\])])')      # 1,000 and no place
+BARE_POINT = re.compile(r'(?<![\w.])\.(?=\d)')     # .5 is 0.5
+MINUS = '\N{MINUS SIGN}'
 ALL = 'all'  # the row over all kinds
 
 
 def normalise(text):
     """Return the words of an answer: lower case, no punctuation, no articles beside others."""
-    text = THOUSANDS.sub(lambda found: found[0].replace(',', ''), text.lower())
+    text = unicodedata.normalize('NFC', text.lower()).replace(MINUS, '-')
+    text = THOUSANDS.sub(lambda found: found[0].replace(',', ''), text)
+    text = BARE_POINT.sub('0.', text)
     # A minus sign is one that stands before a number and not between two, as in 10-20.
     words = re.findall(r'(?:(?<![\w.])-)?\d+(?:\.\d+)?|[^\W\d_]+', text)
     return [word for word in words if word not in ARTICLES] or words

@@ -16,6 +16,7 @@ BEFORE_IMAGE = f'<|im_start|>system\n{SYSTEM_TEXT}<|im_end|>\n<|im_start|>user\n
 AFTER_IMAGE = '<|vision_end|>'
 AFTER_QUESTION = '<|im_end|>\n<|im_start|>assistant\n'
 AFTER_ANSWER = '<|im_end|>'
+NEXT_TURN = '\n<|im_start|>user\n'  # between an answer and the question after it
 IMAGE_TOKEN = '<|image_pad|>'
 STOP_TOKENS = ('<|im_end|>', '<|endoftext|>')
 
@@ -30,6 +31,7 @@ class Prompt:
     :param after_image: what closes the image.
     :param after_question: what closes the question and opens the answer.
     :param after_answer: what closes the answer.
+    :param next_turn: what stands between an answer and the question after it.
     :param stops: tokens that end an answer.
     """
 
@@ -38,6 +40,7 @@ class Prompt:
     after_image: tuple[int, ...]
     after_question: tuple[int, ...]
     after_answer: tuple[int, ...]
+    next_turn: tuple[int, ...]
     stops: frozenset[int]
 
     @classmethod
@@ -62,8 +65,8 @@ class Prompt:
             raise ValueError(f"the tokenizer's image token is {image}, config.json says "
                              f'{image_token_id}; wanted the same')
         stops = [ids[0] for ids in map(encode, STOP_TOKENS) if len(ids) == 1]
-        return cls(encode(BEFORE_IMAGE), image, encode(AFTER_IMAGE),
-                   encode(AFTER_QUESTION), encode(AFTER_ANSWER), frozenset(stops))
+        return cls(encode(BEFORE_IMAGE), image, encode(AFTER_IMAGE), encode(AFTER_QUESTION),
+                   encode(AFTER_ANSWER), encode(NEXT_TURN), frozenset(stops))
 
     def prefix(self, image_tokens):
         """Return the ids up to the image's end, the same for every question."""

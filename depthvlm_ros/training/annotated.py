@@ -66,6 +66,7 @@ class Annotated:
         if self.euclidean:
             record = replace(record, depth_type=EUCLIDEAN)
         rgb = read_rgb(self.rgb_root / record.image)
+        record = record.of_size(*rgb.shape[:2])
         depth_m = read_depth(record, self.depth_root)
         camera = record.camera(*rgb.shape[:2])
         rgb, depth_m, camera = crop_to_edge(

@@ -12,7 +12,7 @@ import math
 from depthvlm_ros.benchmark.annotations import RecordError
 from depthvlm_ros.training.annotated import Annotated
 from depthvlm_ros.training.chats import Chats
-from depthvlm_ros.training.config import AnnotatedSource, ChatSource
+from depthvlm_ros.training.config import AnnotatedSource, ChatSource, RoomSource
 from depthvlm_ros.training.rooms import Rooms
 import numpy as np
 from torch.utils.data import Dataset
@@ -20,15 +20,27 @@ from torch.utils.data import Dataset
 MOST_SKIPPED = 100  # records in a row; more is no accident
 
 
-def open_source(source, root, encoder, training):
-    """Open one of the config's sources."""
+def open_sources(root, encoder, training):
+    """Open the config's sources, in their order; sources of rooms show different ones."""
+    rooms = [isinstance(source, RoomSource) for source in training.sources]
+    return [open_source(source, root, encoder, training, sum(rooms[:k]))
+            for k, source in enumerate(training.sources)]
+
+
+def open_source(source, root, encoder, training, number=0):
+    """
+    Open one of the config's sources.
+
+    :param root: folder that its paths are relative to.
+    :param number: of a source of rooms among those of the run.
+    """
     if isinstance(source, AnnotatedSource):
         return Annotated(source, root, encoder, training.with_language)
     if isinstance(source, ChatSource):
         return Chats(source, root, encoder)
     return Rooms(source, encoder, training.seed, training.global_batch or training.batch_size,
                  training.with_language,
-                 training.naming_weight > 0 or training.gaze_weight > 0)
+                 training.naming_weight > 0 or training.gaze_weight > 0, number)
 
 
 def epoch_size(sources, shares):

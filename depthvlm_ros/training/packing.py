@@ -15,7 +15,6 @@ import torch
 
 IGNORED = -100  # label of a token that is not supervised
 LENGTH_STEP = 32  # few lengths: a CPU's products are compiled anew for each
-NEXT_TURN = '\n<|im_start|>user\n'  # between an answer and the question after it
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,9 @@ def conversation_ids(tokenizer, prompt, turns):
     :return: (ids, targets): lists of one length; the targets are the following token where it
         belongs to an answer or its end, so that no word of the prompt is supervised.
     """
-    between = tokenizer(NEXT_TURN, add_special_tokens=False)['input_ids']
     ids, told = [], []
     for number, (question, answer) in enumerate(turns):
-        asked = [*(between if number else ()), *encode_words(tokenizer, question),
+        asked = [*(prompt.next_turn if number else ()), *encode_words(tokenizer, question),
                  *prompt.after_question]
         answered = [*encode_words(tokenizer, answer), *prompt.after_answer]
         ids += asked + answered

@@ -12,6 +12,7 @@ from depthvlm_ros.training.config import SOURCES
 # they leave the steps as they are, or are checked by themselves.
 FIXED = ('stage', 'thaw_vision', 'optimiser', 'model')
 FREE = ('steps', 'batch_size', 'global_batch', 'gradient_checkpointing', 'saved_dtype')
+HINTING = ('naming_weight', 'gaze_weight')      # with both at 0 there are no layers of hints
 
 # Of the sources' fields, as JSON has them.
 DEFAULTS = json.loads(json.dumps({
@@ -32,7 +33,7 @@ def check_same_run(had, has):
     Hold a run that goes on against what it was begun as; warn of what differs.
 
     :param had: its description when it was saved; has: now.
-    :raises ValueError: another stage, optimiser or model.
+    :raises ValueError: another stage, optimiser or model, or hints that it did not have.
     """
     had, has = json.loads(had), json.loads(has)
     if len(had['sources']) == len(has['sources']):  # a field that is new stood at its default
@@ -47,6 +48,10 @@ def check_same_run(had, has):
     if fixed:
         raise ValueError(f'this is another run than the one begun there: {"; ".join(fixed)}; '
                          'wanted the same, or another --out')
+    if any(has[name] for name in HINTING) and not any(had.get(name, True) for name in HINTING):
+        hints = '; '.join(words for name, words in differing.items() if name in HINTING)
+        raise ValueError(f'{hints}: the state there has no hints to go on with; wanted 0, or '
+                         'another --out, which may --start from the checkpoint there')
     changed = [words for name, words in differing.items() if name not in FREE]
     if changed:
         log.warning('goes on with other settings than it was begun with: %s', '; '.join(changed))

@@ -32,15 +32,19 @@ class Rooms:
         batch without padding; each has its own camera.
     :param with_language: whether answers are learnt.
     :param with_names: whether image tokens are named, and gazes told.
+    :param number: of several such sources in a run, from 0; each shows rooms of its own.
     """
 
-    def __init__(self, source, encoder, seed, together=1, with_language=True, with_names=True):
+    def __init__(self, source, encoder, seed, together=1, with_language=True, with_names=True,
+                 number=0):
         self.source = source
         self.encoder = encoder
         self.seed = seed
         self.together = together
         self.with_language = with_language
         self.with_names = with_names
+        self.number = number
+        self._apart = [number] if number else []
 
     @property
     def identity(self):
@@ -49,9 +53,9 @@ class Rooms:
 
     def sample(self, index):
         """Render room number `index` of the training split; returns Sample."""
-        rng = np.random.default_rng([self.seed, 2, index])
+        rng = np.random.default_rng([self.seed, 2, index, *self._apart])
         camera = self._camera(index, rng)
-        scene = Scene.random(self.seed * 10**9 + index, split='train')
+        scene = Scene.random((10 * self.seed + self.number) * 10**8 + index, split='train')
         frame = scene.render(camera, scene.pose_at(rng.uniform(0, PERIOD_S)))
         pixels, grid, plan = self.encoder.image(frame.rgb, camera)
         depth = cv2.resize(frame.depth_m, plan.final, interpolation=cv2.INTER_NEAREST_EXACT)
@@ -84,7 +88,8 @@ class Rooms:
         the network's image has the first one's size. One camera for all of them would pull a
         whole step toward its own scale.
         """
-        common = np.random.default_rng([self.seed, 1, index // self.together])
+        common = np.random.default_rng(
+            [self.seed, 1, index // self.together, *self._apart])
         is_narrow = self.source.narrow > 0 and common.random() < self.source.narrow
         focal_range = NARROW_RANGE if is_narrow else FOCAL_RANGE
         first = draw_camera(common, self.source.native_px, focal_range)

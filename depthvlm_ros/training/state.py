@@ -181,6 +181,7 @@ def save_checkpoint(model, tokenizer, folder, dtype=torch.float16, weights=None)
     :param folder: made where it is missing.
     :param dtype: of the weights in the file.
     :param weights: the model's state dict; its own where left out.
+    :raises OSError: a file cannot be written; safetensors has an error of its own, too.
     """
     folder = Path(folder)
     new = folder / NEW_CHECKPOINT
@@ -192,7 +193,10 @@ def save_checkpoint(model, tokenizer, folder, dtype=torch.float16, weights=None)
                if not (k == TIED_KEY and model.config.tie_word_embeddings)}
     model.save_pretrained(new, state_dict=weights)
     tell_dtype(new / 'config.json', dtype)
-    tokenizer.save_pretrained(new)
+    try:
+        tokenizer.save_pretrained(new)
+    except Exception as error:      # the tokenizers library raises a bare one, as on a full disk
+        raise OSError(f'{new}: the tokenizer cannot be written ({error})') from error
     mode = (new / 'config.json').stat().st_mode
     for file in new.iterdir():
         with suppress(OSError):     # of a file system that knows no modes

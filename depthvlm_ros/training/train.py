@@ -31,7 +31,7 @@ from depthvlm_ros.training.mixture import (
     accumulations,
     epoch_size,
     Mixture,
-    open_source,
+    open_sources,
     step_batches,
 )
 from depthvlm_ros.training.precision import precision_on
@@ -100,7 +100,7 @@ def open_data(training, root, encoder, processes):
     :param processes: how many share out a step.
     :return: (mixture, steps): the samples by position, and how many steps the run takes.
     """
-    sources = [open_source(source, root, encoder, training) for source in training.sources]
+    sources = open_sources(root, encoder, training)
     shares = [source.share for source in training.sources]
     per_step = accumulations(training, processes) * training.batch_size * processes
     steps = training.steps or math.ceil(epoch_size(sources, shares) / per_step)

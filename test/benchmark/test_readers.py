@@ -226,6 +226,19 @@ def test_euclidean_points_become_depths(bench):
     assert along_ray['delta1'] == 0.0
 
 
+@pytest.mark.parametrize('told', [True, False])
+def test_distances_on_a_grid_of_their_own_become_depths_by_the_images_focal_length(bench, told):
+    v, u = np.mgrid[:3, :4]     # half as fine as the image
+    distance_m = 2 * np.sqrt(1 + ((u - 1.5) / 2) ** 2 + ((v - 1) / 2) ** 2)
+    fields = bench.add('a', distance_m, (6, 8), fx_px=4.0, pixel_coords=[[3, 2]],
+                       depth=[distance_m[2, 3]], depth_type='euclidean')
+    if not told:
+        del fields['original_rgb_size']
+    for protocol in ('dense', 'sparse'):
+        figures = judge(bench, CorrectReader(protocol), Constant(), **fields)
+        assert figures['abs_rel'] == pytest.approx(0.0, abs=1e-3)
+
+
 def test_sparse_truth_keeps_to_the_range(bench):
     fields = bench.add('a', np.ones((4, 4)), pixel_coords=[[0, 0], [1, 0]], depth=[2.0, 11.0])
     assert judge(bench, CorrectReader('sparse'), Constant(), 'nyuv2.jsonl',

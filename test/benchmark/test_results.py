@@ -14,14 +14,15 @@ def figures(delta1, pixels=9):
     return {'delta1': delta1, 'pixels': pixels}
 
 
-def test_what_another_process_found_counts_too(tmp_path):
+@pytest.mark.parametrize('name', ['out.jsonl', 'out[4b].jsonl'])
+def test_what_another_process_found_counts_too(tmp_path, name):
     settings = {'model': 'm'}
-    first = Results(tmp_path / 'out.jsonl', settings)
-    second = Results(tmp_path / 'out.jsonl', settings, rank=1)
+    first = Results(tmp_path / name, settings)
+    second = Results(tmp_path / name, settings, rank=1)
     first.add(record(0), figures(1.0))
     second.add(record(1), figures(0.5))
     second.add(record(2), error=RecordError('image', 'broken'))
-    again = Results(tmp_path / 'out.jsonl', settings)
+    again = Results(tmp_path / name, settings)
     assert [again.is_done(record(i)) for i in range(4)] == [True, True, False, False]
     assert len(again.of([record(i) for i in range(4)])) == 3
 

@@ -39,7 +39,14 @@ import pytest
     ('A 2 m tall box', ['A'], False, False),
     ('The answer is A because', ['A'], False, True),
     ('A Labrador', ['A'], False, False),
-    ('', ['.'], False, False)])
+    ('', ['.'], False, False),
+    ('.5 m', ['5 m'], False, False),
+    ('.5', ['0.5'], True, True),
+    ('about -.5 m', ['-0.5 m'], False, True),
+    ('wait...5', ['5'], False, True),
+    ('\N{MINUS SIGN}5', ['5'], False, False),
+    ('\N{MINUS SIGN}5', ['-5'], True, True),
+    ('Cafe\N{COMBINING ACUTE ACCENT}', ['caf\N{LATIN SMALL LETTER E WITH ACUTE}'], True, True)])
 def test_matching(answer, accepted, exact, contained):
     assert vqa.is_exact(answer, accepted) is exact
     assert vqa.is_contained(answer, accepted) is contained

@@ -118,6 +118,15 @@ def test_distances_along_the_ray_become_depths(encoder, tmp_path, told):
     torch.testing.assert_close(label, torch.full((64, 64), 3.0), atol=1e-3, rtol=0)
 
 
+def test_an_image_that_tells_no_size_has_its_own(encoder, tmp_path):
+    v, u = np.mgrid[:HEIGHT // 2, :WIDTH // 2]      # half as fine as the image
+    x, y = ((at - (n / 2 - 1) / 2) / (FX / 2) for at, n in ((u, WIDTH), (v, HEIGHT)))
+    source, _ = write(tmp_path, (3.0 * np.hypot(1, np.hypot(x, y))).astype(np.float32),
+                      depth_type='euclidean', original_rgb_size=None)
+    label = Annotated(source, tmp_path, encoder).sample(0).depth_m
+    torch.testing.assert_close(label, torch.full((64, 64), 3.0), atol=1e-3, rtol=0)
+
+
 def test_bare_floats_are_read(encoder, depth_m, tmp_path):
     depth_m[20, 20] = np.inf
     source, _ = write(tmp_path, depth_m, depth_format='binary_float32')

@@ -1,9 +1,12 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
+import copy
+
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.model.preprocessing import preprocess
+from depthvlm_ros.model.prompt import Prompt
 from depthvlm_ros.training.packing import conversation_ids, IGNORED, pack, Row
 import pytest
 import torch
@@ -51,6 +54,13 @@ def test_of_several_turns_every_answer_and_nothing_else_is_supervised(predictor)
     assert tokenizer.decode(supervised) == ''.join(
         f'{answer}<|im_end|>' for _, answer in TALK)
     assert all(t in (IGNORED, ids[i + 1]) for i, t in enumerate(targets[:-1]))
+
+
+def test_turns_are_cut_alike_whatever_the_tokenizer_is_set_to(predictor):
+    ids, _ = encode(predictor, *TALK)
+    told = copy.deepcopy(predictor.tokenizer)
+    told.split_special_tokens = True
+    assert conversation_ids(told, Prompt.of(told), TALK)[0] == ids
 
 
 def test_packed_questions_are_as_if_asked_alone(predictor, image):

@@ -8,6 +8,7 @@ from depthvlm_ros.synthetic.wording import number_in
 from depthvlm_ros.training import rooms as rooms_module
 from depthvlm_ros.training.config import RoomSource
 from depthvlm_ros.training.learner import Learner, PARTS
+from depthvlm_ros.training.mixture import open_sources
 from depthvlm_ros.training.rooms import Rooms
 from depthvlm_ros.training.samples import Encoder
 from depthvlm_ros.training.start import build
@@ -21,6 +22,17 @@ def parts(tiny_training):
     training = replace(tiny_training, precision='float32')
     model, tokenizer, prompt = build(training)
     return training, model, Encoder(model.config, tokenizer, prompt)
+
+
+def test_sources_of_rooms_in_one_run_show_different_rooms(parts):
+    training, _, encoder = parts
+    rooms = training.sources[0]
+    alone, = open_sources('.', encoder, training)
+    both = open_sources('.', encoder, replace(training, sources=(
+        replace(rooms, share=0.5), replace(rooms, share=0.5, things=0.5))))
+    views = [source.sample(3).pixel_values for source in (alone, *both)]
+    assert torch.equal(views[0], views[1])
+    assert views[1].shape != views[2].shape or not torch.equal(views[1], views[2])
 
 
 def test_rooms_seen_together_have_one_size_and_cameras_of_their_own(parts, monkeypatch):

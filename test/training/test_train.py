@@ -27,6 +27,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 import torch
+from transformers import PreTrainedTokenizerFast
 import yaml
 
 pytest.importorskip('accelerate', reason='training needs requirements-training.txt')
@@ -199,6 +200,20 @@ def test_what_differs_in_a_run_that_goes_on_is_told_and_holds(exact, tmp_path, c
     assert min(norms) < 0.9, 'the weights do not decay by what the configuration says now'
 
 
+def test_hints_that_a_run_did_not_have_are_refused(exact, tmp_path):
+    without = replace(exact, naming_weight=0.0)
+    run(without, tmp_path, stop_at=1, **QUICK)
+    with pytest.raises(ValueError, match=r'naming_weight was 0\.0 and is 0\.2: the state there'):
+        run(exact, tmp_path, stop_at=2, **QUICK)
+    assert run(without, tmp_path, stop_at=2, **QUICK) == 0
+
+
+def test_hints_may_end(exact, tmp_path):
+    run(exact, tmp_path, stop_at=1, **QUICK)
+    run(replace(exact, naming_weight=0.0), tmp_path, stop_at=2, **QUICK)
+    assert latest_state(tmp_path).name == 'state-0000002'
+
+
 def test_other_data_and_another_start_are_told(staged, exported, tmp_path, caplog):
     training = replace(staged[0], steps=3)
     data = shutil.copytree(exported, tmp_path / 'data')
@@ -361,6 +376,19 @@ def test_a_disk_that_is_full_is_said_in_a_line(exact, tmp_path, what):
             run(exact, tmp_path, stop_at=1, **QUICK)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert not list(tmp_path.glob('*.new')), 'it would stay full'
+
+
+def test_a_tokenizer_that_cannot_be_written_leaves_nothing_on_the_disk(
+        exact, tmp_path, monkeypatch):
+    save = PreTrainedTokenizerFast.save_pretrained
+
+    def save_to_full_disk(self, folder):
+        save(self, folder)
+        self.backend_tokenizer.save('/dev/full')    # the library's own error, as it is
+    monkeypatch.setattr(PreTrainedTokenizerFast, 'save_pretrained', save_to_full_disk)
+    with pytest.raises(OSError, match='tokenizer cannot be written .*No space left'):
+        run(exact, tmp_path, stop_at=1, **QUICK)
     assert not list(tmp_path.glob('*.new')), 'it would stay full'
 
 
