@@ -270,6 +270,7 @@ class ComputedComparison(ComputedDistance):
         if going_on and len(self._found) == len(self._things):
             self._end()
         elif going_on and self.tokens < self.max_tokens:
+            self.text = self._own.text      # the answer, should pointing take too long
             self._go_on(POINT_QUESTION.format(thing=self._things[len(self._found)]))
         else:
             self.text, self.ended = self._own.text, self._own.ended

@@ -76,23 +76,28 @@ class Inputs:
         prefix = f'{camera}/' if camera else ''
         kind, image = ((CompressedImage, 'image/compressed') if transport == 'compressed'
                        else (Image, 'image'))
-        info = f'{prefix}camera_info'
+        self._name, info = f'{prefix}{image}', f'{prefix}camera_info'
         self._subscriptions: list = []
         try:
-            self._subscribe(kind, f'{prefix}{image}', self._take_image, best_effort(1))
+            self._subscribe(kind, self._name, self._take_image, best_effort(1))
             self._subscribe(CameraInfo, info, self._take_info, best_effort(10), 'any')
             self._subscribe(CameraInfo, info, self._take_info, latched(1), 'latched')
         except Exception:       # such as an overridden QoS that cannot be
             self.destroy()
             raise
         images = self._subscriptions[0]
-        self._listens = (images.topic_name, f'sensor_msgs/msg/{kind.__name__}',
-                         images.qos_profile.reliability)
+        self._topic = images.topic_name
+        self._listens = f'sensor_msgs/msg/{kind.__name__}', images.qos_profile.reliability
 
     @property
     def topic(self) -> str:
         """Return the full name of the image topic."""
-        return self._listens[0]
+        return self._topic
+
+    @property
+    def name(self) -> str:
+        """Return the name by which the image topic is remapped."""
+        return self._name
 
     @property
     def silence(self) -> str:
@@ -103,7 +108,7 @@ class Inputs:
         """
         if self._came and self.reason and self._node.count_publishers(self.topic):
             return ''
-        return reason_of_silence(self._node, *self._listens, self._came)
+        return reason_of_silence(self._node, self._name, *self._listens, self._came)
 
     @property
     def doubt(self) -> str:

@@ -21,6 +21,7 @@ from depthvlm_ros.nodes.worker import Frame, FrameRefusedError
 import numpy as np
 
 LOG_THROTTLE_S = 5.0
+REFUSED_S = 1.0     # that images may be refused in a row while the one before is asked about
 ONLY_CAMERA = 'camera'      # what the only camera is called, in requests and answers
 
 
@@ -57,6 +58,8 @@ class Lane:
         self._in_log = f'camera {name!r}: ' if name else ''
         self._pace, self._forgotten_s = Pace(), 0.0
         self._said_s: dict[str, float] = {}
+        # Of images in a row that the inputs refused: when the first and the last came, and why.
+        self._refused: tuple[float, float, str] | None = None
         self._void = ''     # why the last depth has nothing valid, where that is so
         self.outputs = Outputs(node, self._on_mismatch, clouds, name)
         try:
@@ -73,10 +76,20 @@ class Lane:
         self.outputs.destroy()
         self.newest = self.newest_depth = None
 
+    @property
+    def refusal(self) -> str:
+        """
+        Return why the newest images cannot be used, '' where they can.
+
+        One that is refused alone costs itself; where all are, the last good one is of long ago.
+        """
+        first_s, last_s, reason = self._refused or (0.0, 0.0, '')
+        return reason if last_s - first_s >= REFUSED_S else ''
+
     def forget(self) -> None:
         """Drop what was received, as when time jumps back with a looping bag."""
         self._forgotten_s = time.monotonic()
-        self.newest = self.newest_depth = None
+        self.newest = self.newest_depth = self._refused = None
         self.inputs.forget()
 
     def log_error(self, what: str, error: Exception, count: str = 'failed') -> None:
@@ -142,6 +155,9 @@ class Lane:
     def _on_input_error(self, what: str, error: Exception, count: str = 'failed') -> None:
         """Count an image that goes no further than the inputs, and log why."""
         if count == 'refused':
+            now_s = time.monotonic()
+            first_s = self._refused[0] if self._refused else now_s
+            self._refused = first_s, now_s, str(error)
             self.statistics.add_image()
         self.log_error(what, error, count)
 
@@ -161,6 +177,7 @@ class Lane:
                 calibration = error
         usable = isinstance(calibration, Calibration)
         self.statistics.calibration = 'ok' if usable else str(calibration)
+        self._refused = None
         self.newest = frame = Frame(Source(message, calibration, received_s), lane=self)
         if not self.enabled:
             self.statistics.count('not_wanted')
@@ -168,7 +185,8 @@ class Lane:
             self.statistics.count('not_wanted')
             if usable:
                 self.outputs.publish_info(message.header, calibration.intrinsics)
-        elif self._pace.allows(self._node.value('max_rate')):
+        elif (self.outputs.depth_due(self._node.value('max_cloud_rate'))
+              and self._pace.allows(self._node.value('max_rate'))):
             self._submit(frame)
         else:
             frame.rate_limited = True

@@ -106,8 +106,8 @@ def check_camera(transport: str, seconds: float, ros_args: list[str],
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0:
             executor.spin_once(timeout_sec=min(left_s, 0.1))
-        yield from _publishers(node, image_topic, image_type)
-        yield from _publishers(node, info_topic, CameraInfo)
+        yield from _publishers(node, inputs.name, image_type)
+        yield from _publishers(node, 'camera_info', CameraInfo)
         yield from _images(image_topic, heard, seconds)
         yield from _infos(info_topic, heard, rectified)
         yield from _pairs(heard, inputs.reason)
@@ -117,14 +117,15 @@ def check_camera(transport: str, seconds: float, ros_args: list[str],
         rclpy.try_shutdown(context=context)
 
 
-def _publishers(node: Node, topic: str, kind: type) -> Iterator[Finding]:
-    """Say who publishes a topic."""
+def _publishers(node: Node, name: str, kind: type) -> Iterator[Finding]:
+    """Say who publishes a topic, of the name by which it is remapped."""
+    topic = node.resolve_topic_name(name)
     wanted = f'sensor_msgs/msg/{kind.__name__}'
     found = node.get_publishers_info_by_topic(topic)
     if not found:
         yield fail(f'{topic}: nobody publishes it',
-                   'start the camera, and give its topic: --ros-args -r image:=... '
-                   '-r camera_info:=... (ROS_DOMAIN_ID and the discovery range must be its own)')
+                   f'start the camera, and give its topic: --ros-args -r {name}:=... '
+                   '(ROS_DOMAIN_ID and the discovery range must be its own)')
     for publisher in found:
         qos = publisher.qos_profile
         what = (f'{topic}: {publisher.topic_type} from {publisher.node_name} '

@@ -76,6 +76,8 @@ class Measuring:
             return None
         if max_age_s > 0:
             return depth if self._questions.age_s(depth.source) <= max_age_s else None
+        if lane.refusal:    # neither is of the newest image that came
+            return None
         if depth.source is newest.source:
             return depth
         behind_s = newest.source.received_s - depth.source.received_s

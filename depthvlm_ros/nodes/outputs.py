@@ -79,6 +79,11 @@ class Outputs:
         return any(publisher.get_subscription_count()
                    for publisher in (self.depth, self.points, self.colour))
 
+    def depth_due(self, max_cloud_rate: float) -> bool:
+        """Tell whether depth would be published now: a cloud alone has its time."""
+        return bool(self.depth.get_subscription_count() or self.colour.get_subscription_count()
+                    or self._cloud_pace.is_due(max_cloud_rate))
+
     def publish_info(self, header: Header, intrinsics: Intrinsics) -> None:
         """Publish the depth image's camera, which needs no pass."""
         if self.info.get_subscription_count():

@@ -14,6 +14,10 @@ class Pace:
     def __init__(self):
         self._beat_s = -math.inf    # when the last one was due that passed
 
+    def is_due(self, most_hz: float) -> bool:
+        """Tell whether one more might pass now, without taking its turn."""
+        return most_hz <= 0 or time.monotonic() >= self._beat_s + 1 / most_hz
+
     def allows(self, most_hz: float) -> bool:
         """
         Tell whether one more may pass now, and take its turn if so.

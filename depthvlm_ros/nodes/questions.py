@@ -30,6 +30,7 @@ from depthvlm_ros.nodes.worker import Ending, Frame, Question
 from depthvlm_ros.srv import SpatialQuery
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.exceptions import InvalidHandle
+from rclpy.task import Future
 from std_msgs.msg import Header
 
 # Longest wait for a transform that is late: a robot's pose is often published after its images.
@@ -143,6 +144,9 @@ class Questions:
             raise RefusalError(
                 Status.NO_IMAGE, f'no image has arrived: {silence}' if silence
                 else lane.inputs.reason or 'no image has arrived')
+        if lane.refusal:
+            raise RefusalError(Status.NO_IMAGE,
+                               f'the newest images cannot be used: {lane.refusal}')
         if max_age_s > 0:
             queries.check_age(self.age_s(frame.source), max_age_s)
         return frame
@@ -156,6 +160,17 @@ class Questions:
         :param text: the words; empty where only the frame's depth is wanted.
         :raises RefusalError: BUSY or INACTIVE.
         """
+        question, future = self._put(stream, frame, text, limits, on_token, given_up)
+        return await self._ended(question, future)
+
+    def _put(self, stream: Stream, frame: Frame, text: str, limits: Limits,
+             on_token: Callable[[Question], None] = Question.on_token,
+             given_up: Callable[[], bool] = Question.given_up) -> tuple[Question, Future]:
+        """
+        Put a question to the worker, as `ended` does.
+
+        :return: the question, and what is told when it has ended.
+        """
         future = self.waiting.future()
         question = Question(
             text, frame, limits.max_tokens, limits.deadline_s(),
@@ -166,10 +181,14 @@ class Questions:
             raise RefusalError(
                 Status.BUSY,
                 f'{stream.worker.open_questions} questions are open already: ask later')
+        return question, future
+
+    async def _ended(self, question: Question, future: Future) -> Question:
+        """Return a question when it has ended."""
         await future
         if question.ending is Ending.FAILED:
-            frame.lane.log_error('the model failed at a question', question.error,
-                                 'failed_questions')
+            question.frame.lane.log_error('the model failed at a question', question.error,
+                                          'failed_questions')
         return question
 
     async def transforms(self, stream: Stream, request, header: Header, until_s: float):
@@ -180,33 +199,34 @@ class Questions:
         :param until_s: when the request times out, on time.monotonic.
         :return: responses.MatrixOf at the image's stamp.
         """
-        matrix_of = functools.partial(stream.transforms.matrix, source_frame=header.frame_id,
-                                      stamp=header.stamp)
-        until_s = min(until_s, time.monotonic() + TRANSFORM_WAIT_S)
-        while request.target_frame not in ('', header.frame_id) and time.monotonic() < until_s:
+        known = await self._transform(stream, request, header,
+                                      lambda: time.monotonic() >= until_s)
+        return functools.partial(
+            stream.transforms.matrix, source_frame=header.frame_id, stamp=header.stamp
+        ) if known is None else lambda _: known
+
+    async def _transform(self, stream: Stream, request, header: Header,
+                         in_vain: Callable[[], bool]):
+        """
+        Return the transform that a request wants, as soon as tf knows it.
+
+        :param in_vain: tells when nothing waits for it any more.
+        :return: (4, 4); None where none is wanted, or it did not come in time.
+        """
+        until_s = time.monotonic() + TRANSFORM_WAIT_S
+        while request.target_frame not in ('', header.frame_id):
             try:
-                matrix_of(request.target_frame)
-                break
+                return stream.transforms.matrix(request.target_frame, header.frame_id,
+                                                header.stamp)
             except InvalidFrameError:
                 break
             except (NoTransformError, UnknownFrameError):   # late, or not heard of yet
+                if in_vain() or time.monotonic() >= until_s:
+                    break
                 await self.waiting.beat()
             except LookupError:     # tf will not help: the response says why
                 break
-        return matrix_of
-
-    def _early_transform(self, stream: Stream, request, header: Header):
-        """
-        Return the transform that a request wants if tf knows it already, or None.
-
-        An answer may take longer than tf keeps what it has heard.
-        """
-        if request.target_frame in ('', header.frame_id):
-            return None
-        try:
-            return stream.transforms.matrix(request.target_frame, header.frame_id, header.stamp)
-        except LookupError:
-            return None
+        return None
 
     async def _answer(self, request, response, watched) -> None:
         """
@@ -221,9 +241,11 @@ class Questions:
         frame = self.newest(lane, limits.max_age_s)
         if isinstance(frame.source.calibration, Calibration):
             queries.check_places(request, frame.source.calibration.intrinsics)
-        early = self._early_transform(stream, request, frame.source.header)
         lane.statistics.count('questions')
-        question = await self.ended(stream, frame, text, limits, **watched)
+        question, future = self._put(stream, frame, text, limits, **watched)
+        # An answer may take longer than tf keeps what it has heard.
+        early = await self._transform(stream, request, frame.source.header, future.done)
+        await self._ended(question, future)
         if question.ending is not Ending.ANSWERED:
             until_s = 0.0       # there are no points that could wait for anything
         responses.fill_answered(

@@ -8,24 +8,25 @@ from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 
 
-def reason_of_silence(node: Node, topic: str, kind: str, reliability: ReliabilityPolicy,
+def reason_of_silence(node: Node, name: str, kind: str, reliability: ReliabilityPolicy,
                       came: bool) -> str:
     """
     Say what to do about a topic on which nothing comes.
 
     :param node: who listens.
-    :param topic: full name of the topic.
+    :param name: the topic's, as the node has it and as it is remapped: 'front/image/compressed'.
     :param kind: type that is listened for, such as 'sensor_msgs/msg/Image'.
     :param reliability: with which it is listened for.
     :param came: whether images have come before.
     """
+    topic = node.resolve_topic_name(name)
     found = node.get_publishers_info_by_topic(topic)
     if not found:
-        return f'nobody publishes {topic}: start the camera, or remap image to its topic'
+        return f'nobody publishes {topic}: start the camera, or remap {name} to its topic'
     fitting = [info for info in found if info.topic_type == kind]
     if not fitting:
-        return (f'{topic} is published as {found[0].topic_type}, wanted {kind}: remap image, or '
-                'set image_transport')
+        return (f'{topic} is published as {found[0].topic_type}, wanted {kind}: remap {name}, '
+                'or set image_transport')
     who = fitting[0].node_name
     nothing = 'nothing more comes' if came else 'nothing comes'
     if (reliability == ReliabilityPolicy.BEST_EFFORT

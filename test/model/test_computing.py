@@ -225,8 +225,11 @@ def test_which_is_closer_is_heard_both_ways(nano, view, say):
     say(f'The box is at {box_m:.2f} m and the ball at {ball_m:.2f} m, so the box is closer.',
         *places)
     decoding = nano.begin(view, 'Which is closer, the box or the ball?', 128, True)
+    before = ''
     while decoding.step():
-        pass
+        assert decoding.text or not before
+        before = decoding.text
+    assert before.endswith('so the box is closer.'), 'its words, while it points'
     measured = [reference.depth_m for reference in decoding.answer().references]
     means = [math.sqrt(a * b) for a, b in zip((box_m, ball_m), measured, strict=True)]
     assert decoding.text == (

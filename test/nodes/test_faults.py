@@ -286,6 +286,18 @@ def test_the_cloud_has_a_rate_of_its_own(active):
     assert robot.until(lambda: len(robot.got[POINTS]) == 2)
 
 
+def test_the_model_does_not_look_for_clouds_that_are_not_due(active):
+    node, robot = active([(POINTS, PointCloud2)], max_cloud_rate=0.001)
+    for sec in (1, 2, 3):
+        robot.show(node, sec)
+        assert robot.until(lambda: robot.got[POINTS])
+    statistics = node.stream.first.statistics
+    assert (statistics.published, statistics.rate_limited) == (1, 2)
+    node.set_parameters([Parameter('max_cloud_rate', value=0.0)])
+    robot.show(node, 4)
+    assert robot.until(lambda: len(robot.got[POINTS]) == 2)
+
+
 def test_an_event_of_a_publisher_that_never_ends_holds_up_no_service(active):
     """As one does whose publisher is destroyed before rclpy takes it."""
     node, robot = active()

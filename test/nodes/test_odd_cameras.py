@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 from builtin_interfaces.msg import Duration, Time
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.msg import Pixel
 from depthvlm_ros.nodes import diagnostics, lane, pacing
 from depthvlm_ros.nodes.conversions import info_from_intrinsics
+from depthvlm_ros.nodes.inputs import Inputs
 from depthvlm_ros.nodes.pacing import Pace
 from depthvlm_ros.nodes.silence import reason_of_silence
-from depthvlm_ros.srv import SpatialQuery
+from depthvlm_ros.srv import Measure, SpatialQuery
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import GetState
 import pytest
@@ -61,6 +63,48 @@ def test_why_nothing_comes(ros, kind, ours, theirs, came, words):
         assert words in found
     finally:
         node.destroy_node()
+
+
+@pytest.mark.parametrize(('transport', 'name'), [
+    ('raw', 'front/image'), ('compressed', 'front/image/compressed')])
+def test_the_name_to_remap_is_the_one_that_is_subscribed_to(ros, transport, name):
+    node = Node('silent_camera', context=ros)
+    inputs = Inputs(node, transport, 0.0, lambda *_: None, lambda *_: None, camera='front')
+    try:
+        assert inputs.silence == (
+            f'nobody publishes /{name}: start the camera, or remap {name} to its topic')
+    finally:
+        inputs.destroy()
+        node.destroy_node()
+
+
+@pytest.mark.parametrize(('stamps', 'words'), [
+    ([0] * 100, "cannot be used: the image's stamp is zero"),
+    (range(2, 102), 'other stamps than the images')])
+def test_where_all_images_are_refused_no_old_one_is_asked_about(
+        active, monkeypatch, stamps, words):
+    monkeypatch.setattr(lane, 'REFUSED_S', 0.5)
+    node, robot = active(sync='stamp')
+    robot.show(node)
+    statistics, stamps = node.stream.first.statistics, iter(stamps)
+
+    def refuse():
+        before = statistics.refused
+        while statistics.refused == before:
+            robot.publish(robot.picture(), None, Time(sec=next(stamps)))
+            time.sleep(0.2)
+    pixels = [Pixel(u=5.0, v=5.0)]
+
+    def measure():
+        return robot.call(Measure, 'depthvlm/measure', Measure.Request(pixels=pixels))
+    refuse()
+    assert (robot.ask().status, measure().status) == (STATUS.OK, STATUS.OK), 'one is no matter'
+    time.sleep(0.5)
+    refuse()
+    for answer in (robot.ask(), measure()):
+        assert answer.status == STATUS.NO_IMAGE and words in answer.message
+    robot.show(node, 1000)
+    assert (robot.ask().status, measure().status) == (STATUS.OK, STATUS.OK)
 
 
 def test_silence_is_explained_to_everybody_who_asks(active, monkeypatch, capfd):

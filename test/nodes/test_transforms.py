@@ -127,6 +127,25 @@ def test_a_transform_known_at_the_beginning_is_kept_until_the_answer_is_there(
     assert answer.references[0].point.z == pytest.approx(answer.references[0].depth)
 
 
+def test_a_transform_that_is_a_little_late_is_kept_until_a_long_answer_is_there(
+        active, late_transform, slow_down):
+    node, robot = active()
+    robot.show(node)
+    slow_down(node, token_s=0.3)
+    tf = node.stream.transforms = late_transform(1)
+    look_up, looks = tf.matrix, []
+
+    def forgets(*place):
+        if len(looks) == 2:
+            raise NoTransformError('its buffer is too short')
+        looks.append(place)
+        return look_up(*place)
+    tf.matrix = forgets
+    answer = robot.ask(target_frame='map', pixels=[Pixel(u=5.0, v=5.0)])
+    assert answer.status == STATUS.OK, answer.message
+    assert answer.references[0].point.z == pytest.approx(answer.references[0].depth)
+
+
 def test_transforms_of_the_real_tf2(active):
     pytest.importorskip('tf2_ros', reason='tf2_ros comes with ROS 2 itself, not from PyPI')
     from geometry_msgs.msg import TransformStamped
