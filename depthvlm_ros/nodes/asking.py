@@ -102,7 +102,10 @@ class SpatialClient:
         # acceptance that is taken while send_goal_async still runs.
         self._answer = ActionClient(
             node, AnswerQuery, f'{name}/answer', callback_group=self._calls.group)
-        self._answer_name = f'{self._query.service_name.rpartition("/")[0]}/answer'
+        # The clients themselves tell their names from rclpy 5 on, later than Humble's.
+        self._query_name, self._measure_name, self._answer_name = (
+            node.resolve_service_name(f'{name}/{what}')
+            for what in ('spatial_query', 'measure', 'answer'))
 
     def ask(self, question: str, **fields) -> SpatialQuery.Response:
         """
@@ -134,7 +137,7 @@ class SpatialClient:
         :raises ValueError: a field that no request can hold.
         """
         request = SpatialQuery.Request(**query_fields(question, timeout_s, **fields))
-        return self._call_service(self._query, request, timeout_s)
+        return self._call_service(self._query, self._query_name, request, timeout_s)
 
     def measure(self, pixels: Iterable[tuple[float, float]], **fields) -> Measure.Response:
         """
@@ -161,7 +164,7 @@ class SpatialClient:
         request = Measure.Request(
             pixels=pixel_messages(pixels), target_frame=words('target_frame', target_frame),
             camera=words('camera', camera), max_age=checked_duration('max_age_s', max_age_s))
-        return self._call_service(self._measure, request, timeout_s)
+        return self._call_service(self._measure, self._measure_name, request, timeout_s)
 
     def answer(self, question: str, on_words: Callable[[str], None] | None = None,
                **fields) -> AnswerQuery.Result:
@@ -235,7 +238,7 @@ class SpatialClient:
         self._node.destroy_client(self._query)
         self._node.destroy_client(self._measure)
 
-    def _call_service(self, client, request, timeout_s: float) -> Future:
+    def _call_service(self, client, name: str, request, timeout_s: float) -> Future:
         """Call a service as soon as it is there."""
         result, sent = Future(), []
 
@@ -247,7 +250,7 @@ class SpatialClient:
             sent.append(client.call_async(request))
             sent[0].add_done_callback(on_response)
         self._calls.add(Call(
-            f'the service {client.service_name}', client.service_is_ready, send,
+            f'the service {name}', client.service_is_ready, send,
             lambda: [client.remove_pending_request(future) for future in sent],
             result, self._wait_s, checked_seconds('timeout_s', timeout_s) + GRACE_S), at_once=True)
         return result

@@ -15,7 +15,7 @@ from itertools import chain
 import sys
 
 from depthvlm_ros.nodes import installation
-from depthvlm_ros.nodes.findings import fail, Finding, Level
+from depthvlm_ros.nodes.findings import fail, Finding, Level, warn
 from depthvlm_ros.options import up_to
 
 # The node's own defaults; its table of parameters loads ROS, which may be what is broken.
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog='doctor', description='Look at an installation, and say what to do about it.',
         epilog='Topics are remapped as for the node: --camera --ros-args -r image:=/cam/image_raw '
-        '-r camera_info:=/cam/camera_info')
+        '-r camera_info:=/cam/camera_info (or image/compressed:=, by --image-transport)')
     options.add_argument('--model', default=MODEL,
                          help="'nano', a folder or a hub id (%(default)s)")
     options.add_argument('--revision', help='of a hub id')
@@ -62,6 +62,9 @@ def findings(options: argparse.Namespace, ros_args: list[str]) -> Iterator[Findi
     yield from installation.check_model(options.model, options.revision)
     if options.camera and broken:
         yield fail('the camera was not listened to', 'mend what failed above first')
+    elif ros_args and not options.camera:
+        yield warn('ROS arguments were given, and no camera was listened to',
+                   'they are for --camera, which stands before --ros-args')
     elif options.camera:
         # Not above: it needs what was looked at before.
         from depthvlm_ros.nodes.listening import check_camera

@@ -239,9 +239,14 @@ def photos_of(folder: Path) -> list[Path]:
     """
     Return a folder's photos, sorted by name.
 
-    :raises ValueError: a folder without any.
+    :raises ValueError: a folder without any, or one that cannot be looked into.
     """
-    photos = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
+    try:
+        photos = sorted(path for path in folder.iterdir()
+                        if path.suffix.lower() in PHOTO_SUFFIXES)
+    except OSError as error:
+        raise ValueError(f'folder {folder} cannot be looked into ({error.strerror}), wanted one '
+                         'with photos') from error
     if not photos:
         raise ValueError(f'folder {folder} holds no photo, wanted files ending in one of '
                          f'{" ".join(sorted(PHOTO_SUFFIXES))}')

@@ -118,8 +118,13 @@ def check_ros() -> Iterator[Finding]:
         yield warn(f'RMW_IMPLEMENTATION asks for {asked}, but {rmw} was loaded',
                    f'install it, or unset the variable: nodes under {asked} will not be seen')
     domain = os.environ.get('ROS_DOMAIN_ID', '0')
-    reach = 'LOCALHOST' if os.environ.get('ROS_LOCALHOST_ONLY') == '1' else (   # it is stronger
-        os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE') or 'SUBNET')
+    told = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', '')
+    alone = os.environ.get('ROS_LOCALHOST_ONLY') == '1'     # it is stronger
+    ignored = told and distro == 'humble'   # which does not know it yet
+    reach = 'LOCALHOST' if alone else (told if told and not ignored else 'SUBNET')
+    if ignored and not alone:
+        yield warn(f'ROS_AUTOMATIC_DISCOVERY_RANGE is {told}, which Humble does not know',
+                   'set ROS_LOCALHOST_ONLY=1 to stay on this machine')
     yield ok(f'ROS_DOMAIN_ID {domain}, discovery within {reach}: nodes elsewhere are not seen')
     try:
         for kind in ('msg', 'srv', 'action'):

@@ -14,6 +14,7 @@ from depthvlm_ros.nodes import asking, calling
 from depthvlm_ros.nodes.asking import NoAnswerError, SpatialClient
 from depthvlm_ros.srv import SpatialQuery
 import pytest
+from rclpy.client import Client
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
@@ -213,6 +214,15 @@ def test_an_executor_that_does_not_come_around_is_told(actor, planner, client, m
         client.ask('a', timeout_s=0.1)
     executor.remove_node(planner)
     executor.shutdown()
+
+
+def test_clients_that_do_not_tell_their_names_as_before_rclpy_5(actor, planner, monkeypatch):
+    monkeypatch.delattr(Client, 'service_name')
+    client = SpatialClient(planner)
+    try:
+        assert client.ask('Is it there?').status == STATUS.OK
+    finally:
+        client.destroy()
 
 
 def test_a_client_can_be_destroyed_twice(planner):

@@ -185,7 +185,8 @@ def test_a_node_that_does_not_listen_is_killed(tmp_path, monkeypatch):
 @pytest.mark.parametrize('arguments, words', [
     (['--image', 'nowhere.jpg'], '--image nowhere.jpg does not exist'),
     (['--image', 'nowhere.jpg', '--fx', '-600'], 'fx is -600.0, wanted a number of pixels'),
-    (['--out', '/dev/null/demo'], '--out /dev/null/demo cannot be made'),
+    (['--out', '/dev/null/demo'], '--out /dev/null/demo cannot be written to'),
+    (['--out', '/proc'], '--out /proc cannot be written to'),
     (['--image', str(ROOT / 'package.xml'), '--fx', '600'], 'is no photo'),
     (['--image', 'PHOTO'], 'focal length in px (fx)'),
     (['--image', 'PHOTO', '--info', 'nowhere.yaml'], 'nowhere.yaml cannot be read'),

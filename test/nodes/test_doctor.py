@@ -224,6 +224,28 @@ def test_localhost_only_is_told_as_stronger_than_the_discovery_range(monkeypatch
     assert sum('discovery within LOCALHOST' in what for what in found) == 1
 
 
+def test_humble_knows_no_discovery_range(monkeypatch):
+    monkeypatch.setenv('ROS_DISTRO', 'humble')
+    monkeypatch.delenv('ROS_LOCALHOST_ONLY', raising=False)
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    found = [(finding.level, finding.what) for finding in lines_of(installation.check_ros())]
+    assert any('discovery within SUBNET' in what for _, what in found)
+    assert any(level is Level.WARN and 'which Humble does not know' in what
+               for level, what in found)
+
+
+def test_arguments_of_ros_without_a_camera_are_told(monkeypatch):
+    for name in ('packages', 'ros', 'conversions', 'model'):     # which take their time
+        monkeypatch.setattr(installation, f'check_{name}', lambda *_: iter(()))
+    options = doctor.parser().parse_args(['--model', 'nano'])
+    given = ['--ros-args', '-r', 'image:=/cam/image_raw', '--camera']
+    told = [finding for finding in doctor.findings(options, given)
+            if 'no camera was listened to' in finding.what]
+    assert [finding.level for finding in told] == [Level.WARN]
+    assert not [finding for finding in doctor.findings(options, [])
+                if 'listened' in finding.what]
+
+
 def test_of_the_images_only_the_last_is_kept():
     heard, first, last = Heard(), Image(), Image()
     references = sys.getrefcount(first)
@@ -262,6 +284,12 @@ class TestCamera:
             '--ros-args', '-r', 'image:=/nowhere', '-r', 'camera_info:=/nowhere_info']))
         assert len(grave(findings)) == len(findings) >= 3
         assert '/nowhere: nobody publishes it' in findings[0].what
+
+    def test_the_name_to_remap_is_the_one_that_is_subscribed_to(self):
+        told = '\n'.join(map(str, check_camera('compressed', 0.5, [
+            '--ros-args', '-r', 'image:=/cam/image_raw'])))
+        assert '/image/compressed: nobody publishes it' in told
+        assert '-r image/compressed:=...' in told and '-r camera_info:=...' in told
 
     @pytest.mark.parametrize('compressed', [False, True])
     def test_a_camera_that_fits(self, make_robot, compressed):

@@ -4,6 +4,7 @@
 
 from itertools import islice
 import math
+from pathlib import Path
 
 import cv2
 from depthvlm_ros.nodes.calibration_sources import CameraNumbers
@@ -183,6 +184,14 @@ def test_a_file_that_cannot_be_shown(tmp_path, name, content, words):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=words):
         open_source(str(tmp_path / name), FX_600)
+
+
+def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
+    def refuse(folder):     # root may look into any
+        raise PermissionError(13, 'Permission denied', str(folder))
+    monkeypatch.setattr(Path, 'iterdir', refuse)
+    with pytest.raises(ValueError, match=r'cannot be looked into \(Permission denied\)'):
+        open_source(str(tmp_path), FX_600)
 
 
 def test_a_folder_without_photos(tmp_path):

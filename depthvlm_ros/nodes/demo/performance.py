@@ -8,6 +8,7 @@ from argparse import Namespace
 from contextlib import contextmanager, ExitStack
 import json
 from pathlib import Path
+from tempfile import TemporaryFile
 import time
 
 import cv2
@@ -93,9 +94,11 @@ class Performance:
         """Start the nodes, watch them, ask, leave the files; the nodes end whatever happens."""
         out = self._options.out
         try:
-            out.mkdir(parents=True, exist_ok=True)
+            (out / 'logs').mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=out / 'logs'):   # that it is there does not say that one may
+                pass
         except OSError as error:
-            raise DemoError(f'--out {out} cannot be made: {error}', exit_code=2) from error
+            raise DemoError(f'--out {out} cannot be written to: {error}', exit_code=2) from error
         with ExitStack() as stack:
             self._spectator = stack.enter_context(spectating())
             self._nodes = [stack.enter_context(running(node)) for node in self._start_nodes(out)]
@@ -127,7 +130,6 @@ class Performance:
     def _start_nodes(self, out: Path):
         """Start the two nodes, one after the other."""
         logs = out / 'logs'
-        logs.mkdir(exist_ok=True)
         self._say('starting camera_node')
         yield NodeProcess(CAMERA_MODULE, self._camera_parameters, logs / 'camera_node.log')
         self._say(f'starting depth_node; loading the model {self._options.model}')
@@ -264,13 +266,19 @@ def perform(options: Namespace):
 
     :raises DemoError: why there is nothing to see.
     """
-    Performance(options).run()
+    try:
+        Performance(options).run()
+    except OSError as error:        # such as a file of somebody else's in a folder of one's own
+        raise DemoError(str(error)) from error
 
 
 @contextmanager
 def spectating():
     """Give a Spectator, and take rclpy down after it."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)   # __main__ has its own
+    try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)   # __main__ has its own
+    except RuntimeError as error:       # such as a ROS_LOG_DIR that cannot be written to
+        raise DemoError(f'ROS 2 does not start: {error}', exit_code=2) from error
     spectator = Spectator()
     try:
         yield spectator
@@ -319,7 +327,11 @@ def photo_source(path: str, numbers: CameraNumbers) -> tuple[ImageSource, tuple[
     :return: the source, and its (height, width) in px to be asked for, zeros for its own.
     :raises DemoError: a source that cannot be shown.
     """
-    if path == SYNTHETIC or not Path(path).expanduser().exists():
+    try:
+        there = path != SYNTHETIC and Path(path).expanduser().exists()
+    except (OSError, RuntimeError):
+        there = True    # it will be said why it cannot be opened
+    if not there:
         raise DemoError(f'--image {path} does not exist, wanted a photo, a folder of photos or a '
                         'video', exit_code=2)
     try:
