@@ -11,6 +11,7 @@ run directly, and the log says so once.
 from collections import OrderedDict
 import logging
 
+from depthvlm_ros.model.shortage import is_out_of_memory
 import torch
 
 MOST = 4            # works kept; each holds its outputs and a share of one pool
@@ -27,7 +28,8 @@ class Captures:
     capture with every call.
 
     :param capture: takes (work, example input), returns a callable of the same kind; None
-        captures nothing. A RuntimeError of it is logged, and that work not tried again.
+        captures nothing. A RuntimeError of it is logged, and that work not tried again, but for a
+        lack of memory, after which it is tried again later.
     :param most: places.
     """
 
@@ -40,6 +42,10 @@ class Captures:
         self._held = OrderedDict()
         self._seen = OrderedDict()      # keys that came once
         self._refused = set()
+        self._waits = {}        # keys that there was no memory for: until which call
+
+    def __len__(self):
+        return len(self._held)
 
     def of(self, key, work, example):
         """
@@ -51,6 +57,8 @@ class Captures:
         if self._capture is None or key in self._refused:
             return None
         self._calls += 1
+        if self._waits.get(key, 0) > self._calls:
+            return None
         if key in self._held:
             self._held[key][1] = self._calls
             self._held.move_to_end(key)
@@ -60,6 +68,9 @@ class Captures:
         try:
             captured = self._capture(work, example)
         except RuntimeError as error:
+            if is_out_of_memory(error):     # that may be otherwise later
+                self._waits[key] = self._calls + PATIENCE
+                return None
             logging.getLogger(__name__).warning(
                 'a pass cannot be captured as a CUDA graph and runs kernel by kernel, which is '
                 'slower: %s', error)
@@ -75,6 +86,7 @@ class Captures:
         self._held.clear()
         self._seen.clear()
         self._refused.clear()
+        self._waits.clear()
 
     def _is_due(self, key):
         """Tell whether to capture a work now, with a place for it."""

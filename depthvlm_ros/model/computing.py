@@ -17,6 +17,7 @@ import re
 
 from depthvlm_ros import spatial
 from depthvlm_ros.model.decoding import Answer, Decoding
+from depthvlm_ros.model.lengths import METRES
 
 POINT_QUESTION = 'Point at {thing}.'
 
@@ -37,7 +38,6 @@ _NEARER = rf'(?:closer|nearer){_TO_HERE}'
 _CLOSER = re.compile(
     rf'(?:which|what)(?: one| thing)? is {_NEARER} ?[,:]? {_THING},? or {_THING}{_END}|'
     rf'is {_THING} or {_THING} {_NEARER}{_END}', re.IGNORECASE)
-_METRES = r'(?<![\w.,-])(\d*\.?\d+) ?m(?:et(?:re|er)s?)?\b(?![/^²³])'
 _LONGEST = 200      # characters of a question
 # Metres in words that differ more from the depth are of something else: how tall it is, say.
 _MOST_RATIO = 2.0
@@ -93,7 +93,7 @@ def stated_distances(words: str, things: list[str]) -> list[float]:
     names = [_name(thing).lower() for thing in things]
     if any(a in b for a in names for b in names if a is not b):
         return []
-    found = [re.search(rf'\b{re.escape(name)}\b\D*?{_METRES}',
+    found = [re.search(rf'\b{re.escape(name)}\b\D*?{METRES}',
                        words.lower()) for name in names]
     # One number behind both names is the distance of one of them.
     found = list({match.start(1): match for match in found if match}.values())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 from depthvlm_ros import spatial
+from depthvlm_ros.model.lengths import scaled
 from depthvlm_ros.model.prompt import encode_words
 from depthvlm_ros.model.stepping import Steps
 import torch
@@ -118,7 +119,8 @@ class Decoding:
                 self.ended = 'length'
         text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
         # A character of several tokens is shown when it is whole.
-        self.text = text if self.ended else text.rstrip(HALF_CHARACTER)
+        self.text = scaled(text if self.ended else text.rstrip(HALF_CHARACTER),
+                           self.view.words_scale, unfinished=not self.ended)
         if self.ended:
             self._steps = self._cache = None
 

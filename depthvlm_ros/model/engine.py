@@ -134,9 +134,15 @@ class Engine:
         return found or Steps(language_model, cache, position, most)
 
     def forget(self):
-        """Let go of the memory that captured passes hold, as where the device has no more."""
+        """
+        Let go of the memory that captured passes hold, as where the device has no more.
+
+        :return: whether there were any.
+        """
+        held = bool(len(self._captures) or len(self._slots))
         self._captures.clear()
         self._slots.clear()
+        return held
 
     @contextmanager
     def direct(self):

@@ -18,7 +18,7 @@ from depthvlm_ros.model.decoding import Decoding
 from depthvlm_ros.model.engine import Engine, to_camera
 from depthvlm_ros.model.preprocessing import plan_resize, preprocess
 from depthvlm_ros.model.prompt import Prompt
-from depthvlm_ros.model.shortage import is_out_of_memory
+from depthvlm_ros.model.shortage import is_out_of_memory, let_go
 import numpy as np
 import torch
 from transformers import DynamicCache
@@ -36,6 +36,7 @@ class View:
     :param image_tokens: how many tokens the network saw.
     :param cache: the key-value cache of [system text, image], which questions continue.
     :param next_position: multimodal position of the token after it.
+    :param words_scale: what the metres in words about it are multiplied by.
     """
 
     depth_m: np.ndarray
@@ -43,6 +44,7 @@ class View:
     image_tokens: int
     cache: DynamicCache = field(repr=False)
     next_position: int
+    words_scale: float = 1.0
 
 
 def resolve_device(device):
@@ -180,25 +182,29 @@ class Predictor:
             network.
         """
         plans = [plan_resize(k, self.config, self.max_image_tokens) for _, k in images]
-        if self.engine.fits():
-            return self._look_by_engine([(rgb, k, plan) for (rgb, k), plan in zip(images, plans)])
-        return self._look_plainly(images, plans)
+        if not self.engine.fits():
+            return self._look_plainly(images, plans)
+        planned = [(rgb, k, plan) for (rgb, k), plan in zip(images, plans)]
+        try:
+            return self._look_by_engine(planned)
+        except RuntimeError as error:
+            if not (is_out_of_memory(error) and let_go(self)):
+                raise
+        # What was held for passes and answers to come stood in the way; the error, which held
+        # all that its pass had made, is gone by now.
+        return self._look_by_engine(planned)
 
     def _look_by_engine(self, images):
         """Look as fast as can be; images are (rgb, intrinsics, plan) each."""
-        try:
-            seen, sizes = self.engine.run(images)
-            depths_m = [download(depth_m) for depth_m in seen.depths_m]
-            caches = [cache_row(seen.keys, seen.values, row) for row in range(len(images))]
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                self.engine.forget()    # the next one, perhaps smaller, is to find that memory
-            raise
+        seen, sizes = self.engine.run(images)
+        depths_m = [download(depth_m) for depth_m in seen.depths_m]
+        caches = [cache_row(seen.keys, seen.values, row) for row in range(len(images))]
         views = []
         for (_, k, _), size, (depth_m, wait), cache in zip(images, sizes, depths_m, caches):
             wait()
             tokens = size.tables.rows * size.tables.columns
-            views.append(View(depth_m.numpy(), k, tokens, cache, size.next_position))
+            views.append(View(depth_m.numpy(), k, tokens, cache, size.next_position,
+                              self.words_scale(size.plan)))
         return views
 
     @torch.inference_mode()
@@ -214,8 +220,13 @@ class Predictor:
         views = []
         for row, ((_, k), plan, metres) in enumerate(zip(images, plans, out.depth_pred)):
             depth_m = to_camera(metres, k.height, k.width, plan.depth_scale).cpu().numpy()
-            views.append(View(depth_m, k, tokens, cache_row(keys, values, row), following))
+            views.append(View(depth_m, k, tokens, cache_row(keys, values, row), following,
+                              self.words_scale(plan)))
         return views
+
+    def words_scale(self, plan):
+        """Return what the metres in words about an image are multiplied by."""
+        return plan.depth_scale if self.config.canonical_words else 1.0
 
     def inputs_of(self, images):
         """

@@ -28,7 +28,8 @@ class ResizePlan:
     :param intermediate: after the hidden rounding.
     :param final: the network's image.
     :param depth_scale: by what the network's metres are multiplied: 1, unless the pixel bounds
-        changed the focal length; then the focal length reached over the canonical one.
+        changed the focal length, or with the config's exact_focal anything did; then the focal
+        length reached (the geometric mean of both axes') over the canonical one.
     """
 
     canonical: tuple[int, int]
@@ -112,7 +113,7 @@ def plan_resize(intrinsics, config, max_image_tokens=0):
     if max_image_tokens:
         width, height = cut_to(width, height, config.token_px, max_image_tokens)
     scale = 1.0
-    if bounded or bounded_last:
+    if bounded or bounded_last or config.exact_focal:
         scale = math.sqrt(width * height / (canonical[0] * canonical[1]))
     return ResizePlan(canonical, intermediate, (width, height), scale)
 

@@ -40,8 +40,13 @@ def take_fewer_tokens(predictor, intrinsics) -> tuple[int, int]:
     return had, may
 
 
-def let_go(predictor) -> None:
-    """Give back the device memory that a predictor keeps but can do without."""
-    predictor.engine.forget()
+def let_go(predictor) -> bool:
+    """
+    Give back the device memory that a predictor keeps but can do without.
+
+    :return: whether it kept any.
+    """
+    kept = predictor.engine.forget()
     if predictor.device.type == 'cuda':
         torch.cuda.empty_cache()
+    return kept

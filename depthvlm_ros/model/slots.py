@@ -106,6 +106,9 @@ class Slots:
         self._most = most
         self._slots = []
 
+    def __len__(self):
+        return len(self._slots)
+
     def take(self, language_model, cache, position, most):
         """
         Begin an answer in a free slot.
@@ -139,6 +142,7 @@ class Slots:
             if small is None:
                 return None
             self._slots.remove(small)
+            del small       # before there is another one
         room = min(LONGEST, -(-need // LENGTH_STEP) * LENGTH_STEP)
         try:
             slot = Slot(language_model, layer, room, self._capture)

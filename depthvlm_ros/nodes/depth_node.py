@@ -17,7 +17,7 @@ from depthvlm_ros.nodes.answering import Answering
 from depthvlm_ros.nodes.installation import pip_install
 from depthvlm_ros.nodes.lane import LOG_THROTTLE_S
 from depthvlm_ros.nodes.measuring import Measuring
-from depthvlm_ros.nodes.memory import give_back, settle_malloc
+from depthvlm_ros.nodes.memory import give_back, give_back_device, settle_malloc
 from depthvlm_ros.nodes.questions import Questions
 from depthvlm_ros.nodes.reporting import Reporting
 from depthvlm_ros.nodes.signals import StopRequest
@@ -162,6 +162,7 @@ class DepthNode(LifecycleNode):
                 f'else, for what requirements.txt of depthvlm_ros lists: {pip_install()} ... '
                 'ros2 run depthvlm_ros doctor looks at each')
         logging.disable_progress_bar()      # a log has no use for it
+        failed = ''
         try:
             if is_hub_id(name) and local_folder(name, self.value('revision')) is None:
                 self.get_logger().info(
@@ -173,10 +174,13 @@ class DepthNode(LifecycleNode):
                 max_image_tokens=self.value('max_image_tokens'),
                 quantise=self.value('quantise'))
         except Exception as error:  # files, hub, device: each text says its own
-            return self._failed(
+            failed = (
                 f'the model {name!r} cannot be loaded: {type(error).__name__}: {error}. Set the '
                 "parameter model to 'nano' (embedded), a checkpoint folder or a hub id, and "
                 'device to one that is there; then configure again')
+        if failed:      # behind the error, which holds what there is of the model
+            give_back_device()
+            return self._failed(failed)
         self.get_logger().info(
             f'model {name!r} on {self._predictor.device}, loaded in '
             f'{time.monotonic() - start_s:.1f} s')

@@ -21,6 +21,7 @@ import sysconfig
 from depthvlm_ros.nodes.findings import fail, Finding, ok, warn
 
 PYTHON = (3, 10), (3, 14)
+FUSED_SINCE = (8, 0)    # compute capability, of attention in bfloat16 that keeps no scores
 PACKAGES = {'numpy': '>=1.21', 'torch': '>=2.6', 'transformers': '>=5.17,<6',
             'tokenizers': '>=0.22', 'safetensors': '>=0.5', 'huggingface_hub': '>=1.3',
             'pillow': '>=9.1'}
@@ -190,6 +191,9 @@ def check_device(device: str) -> Iterator[Finding]:
         what = f'{name}: {free:.1f} of {total:.1f} GiB free, torch built for CUDA ' \
                f'{torch.version.cuda}'
         yield ok(what)
+        if torch.cuda.get_device_capability(place) < FUSED_SINCE:
+            yield warn(f'{name} is older than Ampere: attention in bfloat16 keeps its scores',
+                       'it takes more memory than docs/hardware.md says: set max_image_tokens')
     elif device != 'auto':
         yield ok(f'the model would run on the {place.type.upper()}, as asked')
     elif torch.version.cuda:

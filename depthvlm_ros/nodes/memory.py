@@ -45,6 +45,14 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def give_back_device() -> None:
+    """Give back too what torch keeps of CUDA devices for tensors that are gone."""
+    give_back()
+    import torch
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def memory_mb() -> int:
     """Return how much of the host's memory this process holds."""
     with open('/proc/self/statm') as file:

@@ -52,8 +52,6 @@ class Waiting:
         finally:
             with self._lock:
                 self._open -= 1
-                if not self._open:
-                    self._pulse.cancel()
 
     def future(self) -> Future:
         """Return what a question's ending is told to, see tell; it can be awaited."""
@@ -80,6 +78,10 @@ class Waiting:
     def _beat(self) -> None:
         with self._lock:
             waiting, self._until_beat = self._until_beat, []
+            # Here and nowhere else: cancelled by another thread as it is due, a timer never
+            # comes again before rclpy#1486.
+            if not self._open:
+                self._pulse.cancel()
         for future in waiting:
             future.set_result(None)
         stream = self._node.stream

@@ -124,8 +124,20 @@ def lone_answers(kind, answer):
     """
     if kind == 'side':
         side = side_of(answer)
-        return [side, f'to the {side}', f'on the {side}', f'{side} side', f'on the {side} side']
-    return words_of(number_in(answer)) if kind == 'count' else []
+        places = [f'to the {side}', f'on the {side}', f'on the {side} side']
+        return [side, f'{side} side', *places, *(f'it is {place}' for place in places)]
+    if kind == 'closer':
+        label = closer_of(answer)
+        return [label, f'the closer one is the {label}', f'the {label} is the closer one']
+    if kind == 'count':
+        words = words_of(number_in(answer))
+        return words + [f'there {verb} {word}' for word in words for verb in ('is', 'are')]
+    return []
+
+
+def closer_of(answer):
+    """Return the thing that is closer, as an answer that compares says."""
+    return answer.rpartition(' so the ')[2].removesuffix(' is closer.')
 
 
 def words_of(number):
@@ -150,7 +162,7 @@ def accepted_answers(kind, answer):
     """
     text = answer.rstrip('.')
     if kind == 'closer':
-        label = text.rpartition(' so the ')[2].removesuffix(' is closer')
+        label = closer_of(answer)
         return [answer, f'the {label} is closer', f'{label} is nearer']
     if kind == 'side':
         side = side_of(answer)

@@ -73,7 +73,8 @@ def judge(
         return answer == truth
     if kind == 'count':
         return _counted(answer) is not None and _counted(answer) == _counted(truth)
-    if kind == 'absent' and (_METRES.search(answer) or read_places(answer)):
+    if kind == 'absent' and (_METRES.search(answer) or read_places(answer)
+                             or _CLOSER.search(answer)):
         return False    # one that is not there is nowhere
     said = {'closer': _CLOSER, 'what': _NAMED, 'absent': _ABSENT}[kind]
     found = _only(said, answer)
@@ -154,9 +155,11 @@ def _overlaps(answer: str, truth: str) -> bool:
 
 
 def _side(text: str) -> tuple[str, str] | None:
-    """Return (left thing, right thing); None unless two things and one side are named."""
-    names = _NAMED.findall(text)
-    sides = re.findall(r'\b(left|right)\b', text)
-    if len(names) != 2 or len(sides) != 1:
+    """Return (left thing, right thing); None unless one side is named, between two things."""
+    names = [*_NAMED.finditer(text)]
+    sides = [*re.finditer(r'\b(left|right)\b', text)]
+    if len(names) != 2 or len(sides) != 1 or not (
+            names[0].end() <= sides[0].start() < names[1].start()):
         return None
-    return (names[0], names[1]) if sides[0] == 'left' else (names[1], names[0])
+    one, other = (name[1] for name in names)
+    return (one, other) if sides[0][1] == 'left' else (other, one)

@@ -71,7 +71,10 @@ class Scene:
         rng = np.random.default_rng([SPLITS[split], int(seed)])
         while True:
             room = draw_room(rng, split)
-            walk = draw_walk(rng, room.size_m)
+            try:
+                walk = draw_walk(rng, room.size_m)
+            except ValueError:      # in one small room of thousands there is none to be found
+                continue
             solids = draw_solids(rng, room.size_m, walk)
             if len(solids) >= 2:
                 break

@@ -167,9 +167,19 @@ class Guide:
         found = _PLACE.search(question)
         if found is None:
             return None
+        u, v = pixel_at(self.frame, *map(int, found.groups()))
+        token = self._token_at(u, v)
         targets = self._none()
-        targets[1 + self._token_at(*pixel_at(self.frame, *map(int, found.groups())))] = True
-        return targets, False, True
+        targets[1 + token] = True
+        # What is read there is read at the token's centre, which may show something else.
+        return targets, False, tuple(self.names[:, token].tolist()) == self._named_at(u, v)
+
+    def _named_at(self, u, v):
+        """Return what a pixel shows, as NAMED_COLOURS and NAMED_KINDS number it."""
+        for thing in self.frame.objects:
+            if thing.index == self.frame.object_ids[v, u]:
+                return NAMED_COLOURS.index(thing.colour), NAMED_KINDS.index(thing.shape)
+        return 0, NAMED_KINDS.index(SURFACES[self.frame.surfaces[v, u]])
 
     def _at_things(self, ids, at):
         """Look at what was named last; where that is not in view, at the opening token."""

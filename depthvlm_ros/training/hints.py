@@ -100,10 +100,7 @@ class Hints(torch.nn.Module):
         side = batch.token_px
         cells = [None if d is None else d[side // 2::side, side // 2::side].log()
                  for d in batch.depth_m]
-        counts = (batch.grid_thw[:, 1:] // self.merge).prod(1).tolist()
-        log_depth = torch.cat([
-            torch.full((n,), torch.nan, device=hidden.device) if c is None else c.flatten()
-            for c, n in zip(cells, counts)])
+        log_depth = batch.named_m.log()
         naming = (self.before.loss(self.watched['tokens'], batch.names, log_depth)
                   + self.after.loss(hidden[is_image], batch.names, log_depth))
         # Parameters without a part in a batch would stop several processes.

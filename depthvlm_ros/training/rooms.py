@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples out of synthetic rooms, rendered while the model trains."""
 
+from dataclasses import replace
+
 import cv2
 from depthvlm_ros.model.depth_head import Window
 from depthvlm_ros.model.preprocessing import plan_resize
@@ -59,14 +61,17 @@ class Rooms:
         frame = scene.render(camera, scene.pose_at(rng.uniform(0, PERIOD_S)))
         pixels, grid, plan = self.encoder.image(frame.rgb, camera)
         depth = cv2.resize(frame.depth_m, plan.final, interpolation=cv2.INTER_NEAREST_EXACT)
-        asked = self._asked(rng, frame) if self.with_language else []
+        as_shown = shown_at(frame, plan.depth_scale)
+        words = as_shown if self.encoder.config.canonical_words else frame
+        asked = self._asked(rng, words) if self.with_language else []
         row = self.encoder.image_row(grid[0].tolist(), [[pair[:2]] for pair in asked])
         short = [len(ids) <= LONGEST_TALK for ids, _ in row.talks]
         row.talks[:] = [talk for talk, fits in zip(row.talks, short) if fits]
-        names = gaze = None
+        names = named_m = gaze = None
         if self.with_names:
             token_px = self.encoder.config.token_px
             names = torch.from_numpy(np.stack(token_names(frame, plan.final, token_px)))
+            named_m = torch.from_numpy(named_depths(as_shown, plan.final, token_px))
             # What is looked at is read at the tokens' centres.
             centres = torch.from_numpy(np.stack(token_names(frame, plan.final, token_px, 1, 1)))
             guide = Guide(self.encoder.vocabulary, frame, centres,
@@ -78,7 +83,7 @@ class Rooms:
             ids = cv2.resize(frame.object_ids, plan.final, interpolation=cv2.INTER_NEAREST_EXACT)
             judged = torch.from_numpy(self._judged(rng, ids, window))
         return Sample(row, pixels, grid, torch.from_numpy(depth / np.float32(plan.depth_scale)),
-                      names, gaze, window, judged)
+                      names, named_m, gaze, window, judged)
 
     def _camera(self, index, rng):
         """
@@ -166,31 +171,83 @@ class Rooms:
         return float(numbers[min(number_in(answer), len(numbers) - 1)])
 
 
-def token_names(frame, size, token_px, points=POINTS, least=LEAST_POINTS):
+def shown_at(frame, scale):
     """
-    Name what every image token shows: the thing that most of it sees, else the room at its centre.
+    Return a frame with its lengths as the network's image has them.
+
+    :param scale: ResizePlan.depth_scale, which they are divided by.
+    """
+    objects = [replace(thing, depth_m=thing.depth_m / scale,
+                       point_m=tuple(at / scale for at in thing.point_m))
+               for thing in frame.objects]
+    return replace(frame, depth_m=frame.depth_m / np.float32(scale), objects=objects)
+
+
+def token_things(frame, size, token_px, points=POINTS, least=LEAST_POINTS):
+    """
+    Say which thing every image token shows: the one that most of it sees.
 
     :param frame: synthetic.Frame.
     :param size: (width, height) of the network's image, px.
     :param points: so many rows and columns of places are looked at in a token; 1: its centre.
-    :param least: a thing is named from so many of them on; few, so that things smaller than a
+    :param least: a thing is shown from so many of them on; few, so that things smaller than a
         token have one that is theirs.
+    :return: (things, places): (tokens,) int64, VisibleObject.index, -1 for the room, row by row;
+        (tokens, points ** 2) int64, what object_ids says at each place.
+    """
+    places = in_tokens(frame.object_ids, size, token_px, points)
+    things, most = np.full(len(places), -1), np.full(len(places), least - 1)
+    for thing in frame.objects:
+        seen = (places == thing.index).sum(1)
+        things[seen > most] = thing.index
+        most = np.maximum(most, seen)
+    return things, places
+
+
+def token_names(frame, size, token_px, points=POINTS, least=LEAST_POINTS):
+    """
+    Name what every image token shows: a thing as token_things has it, else the room at its centre.
+
     :return: (colours, kinds), each (tokens,) int64, row by row: indices into NAMED_COLOURS and
         NAMED_KINDS.
     """
-    grid = size[0] // token_px, size[1] // token_px
     surfaces = np.array([NAMED_KINDS.index(s) for s in SURFACES])
-    kinds = surfaces[sampled(frame.surfaces, *grid).ravel()].astype(np.int64)
+    kinds = surfaces[in_tokens(frame.surfaces, size, token_px, 1)[:, 0]].astype(np.int64)
     colours = np.zeros(kinds.size, np.int64)
-    ids = sampled(frame.object_ids, *(points * side for side in grid))
-    ids = ids.reshape(grid[1], points, grid[0], points)
-    most = np.full(kinds.size, least - 1)
+    things, _ = token_things(frame, size, token_px, points, least)
     for thing in frame.objects:
-        seen = (ids == thing.index).sum((1, 3)).ravel()
-        colours[seen > most] = NAMED_COLOURS.index(thing.colour)
-        kinds[seen > most] = NAMED_KINDS.index(thing.shape)
-        most = np.maximum(most, seen)
+        colours[things == thing.index] = NAMED_COLOURS.index(thing.colour)
+        kinds[things == thing.index] = NAMED_KINDS.index(thing.shape)
     return colours, kinds
+
+
+def named_depths(frame, size, token_px):
+    """
+    Say how far that is which token_names names: the median of the places that show it.
+
+    :return: (tokens,) float32, metres; NaN where the room is named, and no place shows it.
+    """
+    things, places = token_things(frame, size, token_px)
+    depth_m = in_tokens(frame.depth_m, size, token_px, POINTS)
+    depth_m = np.where(places == things[:, None], depth_m, np.nan)
+    known = np.isfinite(depth_m).any(1)
+    named_m = np.full(len(things), np.nan, np.float32)
+    named_m[known] = np.nanmedian(depth_m[known], axis=1)
+    return named_m
+
+
+def in_tokens(image, size, token_px, points):
+    """
+    Return what an image shows at places within every token.
+
+    :param size: (width, height) of the network's image, px.
+    :param points: rows and columns of places in a token.
+    :return: (tokens, points ** 2), tokens row by row.
+    """
+    columns, rows = size[0] // token_px, size[1] // token_px
+    found = sampled(image, columns * points, rows * points)
+    return found.reshape(rows, points, columns, points).swapaxes(1, 2).reshape(
+        rows * columns, points ** 2)
 
 
 def sampled(image, columns, rows):

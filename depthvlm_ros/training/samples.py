@@ -28,6 +28,8 @@ class Sample:
         invalid where not finite or not > 0; None where nothing is known.
     :param names: (2, tokens) int64, what each image token shows (rooms.token_names); None where
         nothing is known.
+    :param named_m: (tokens,) float32, how far what is named is, metres as depth_m's, NaN where not
+        known; None likewise.
     :param gaze: gaze.Gaze, where to look; None where nothing is known.
     :param window: part of the image that the depth loss looks at (depth_head.Window); None: all.
     :param judged: (H, W) bool, pixels of it that the depth loss takes; None: all that are valid.
@@ -38,6 +40,7 @@ class Sample:
     grid_thw: torch.Tensor | None = None
     depth_m: torch.Tensor | None = None
     names: torch.Tensor | None = None
+    named_m: torch.Tensor | None = None
     gaze: Gaze | None = None
     window: Window | None = None
     judged: torch.Tensor | None = None
@@ -53,6 +56,7 @@ class Batch:
     :param grid_thw: (I, 3) int64.
     :param depth_m: for every image (H, W) float32 metres, or None.
     :param names: (2, tokens of all images) int64, IGNORED where not known.
+    :param named_m: (tokens of all images,) float32 metres, NaN where not known.
     :param weights: (B, S) float32 of the supervised tokens, 0 elsewhere.
     :param gazes: for every image gaze.Gaze, or None.
     :param windows: for every image the Window that the depth loss looks at, or None: all of it.
@@ -68,6 +72,7 @@ class Batch:
     grid_thw: torch.Tensor
     depth_m: list
     names: torch.Tensor
+    named_m: torch.Tensor
     weights: torch.Tensor
     gazes: list
     windows: list
@@ -184,6 +189,9 @@ class Encoder:
         names = torch.cat([
             torch.full((2, len(s.pixel_values) // self.token_patches), IGNORED)
             if s.names is None else s.names for s in images], dim=1)
+        named_m = torch.cat([
+            torch.full((len(s.pixel_values) // self.token_patches,), torch.nan)
+            if s.named_m is None else s.named_m for s in images])
         weights = (self.vocabulary.weights(packed.targets) if self.weigh_digits
                    else (packed.targets != IGNORED).float())
         counts = torch.tensor([
@@ -193,7 +201,7 @@ class Encoder:
             len(skipped)], dtype=torch.float32)
         return Batch(packed, torch.cat([s.pixel_values for s in images]),
                      torch.cat([s.grid_thw for s in images]), [s.depth_m for s in images],
-                     names, weights, [s.gaze for s in images], [s.window for s in images],
+                     names, named_m, weights, [s.gaze for s in images], [s.window for s in images],
                      [s.judged for s in images], self.config.token_px, counts, skipped)
 
     def _encoded(self, talks):

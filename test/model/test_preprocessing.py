@@ -149,6 +149,17 @@ def test_rounding_to_tokens_alone_is_not_made_good_in_depth(released):
     assert plan.depth_scale == 1.0
 
 
+def test_with_exact_focal_rounding_is_made_good_too(released):
+    config = copy.deepcopy(released)
+    config.intermediate_multiple, config.exact_focal = 1, True
+    camera = Intrinsics.centred(480, 360, 384.0)
+    config.canonical_fx, config.min_pixels, config.max_pixels = 256.0, 81920, 147456
+    plan = plan_resize(camera, config)
+    assert plan.canonical == (320, 240) and plan.final == (320, 256)
+    fx, fy = 384.0 * 320 / 480, 384.0 * 256 / 360
+    assert plan.depth_scale == pytest.approx(np.sqrt(fx * fy) / 256.0)
+
+
 def test_an_image_of_one_row_is_one_and_an_empty_one_is_none():
     assert as_image_tensor(np.zeros((1, 5, 3), np.uint8)).shape == (3, 1, 5)
     with pytest.raises(ValueError, match=r'rgb is \(0, 5, 3\) uint8'):

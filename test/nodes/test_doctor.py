@@ -121,6 +121,15 @@ def test_a_gpu_that_cannot_be_used_is_named(monkeypatch):
     assert finding.what == 'cuda:0 cannot be used: CUDA error: out of memory'
 
 
+@pytest.mark.parametrize(('capability', 'warned'), [((7, 5), True), ((8, 0), False)])
+def test_a_gpu_without_fused_attention_in_bfloat16_is_told(monkeypatch, capability, warned):
+    for name, found in (('device_count', 1), ('mem_get_info', (2**33, 2**33)),
+                        ('get_device_name', 'T4'), ('get_device_capability', capability)):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, found=found: found)
+    found = lines_of(installation.check_device('cuda:0'))
+    assert any('older than Ampere' in finding.what for finding in found) is warned
+
+
 @pytest.mark.parametrize('built_for', [None, '13.0'])
 def test_a_cpu_that_was_asked_for_is_right(monkeypatch, built_for):
     monkeypatch.setattr(torch.version, 'cuda', built_for)

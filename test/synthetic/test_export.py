@@ -116,7 +116,7 @@ def test_accepted_answers_by_hand():
                             'ball is closer.', closer)
     count = 'There are 2 cones.'
     assert accepted_answers('count', count)[1:] == ['2 cones', 'two cones']
-    assert lone_answers('count', count) == ['2', 'two']
+    assert lone_answers('count', count)[:2] == ['2', 'two']
     for answer, wrong in (
             ('There are no boxes.', 'There is no way to tell.'),
             ('There are no boxes.', 'There is no doubt: 3 boxes.'),
@@ -125,10 +125,18 @@ def test_accepted_answers_by_hand():
     none = accepted_answers('count', 'There are no red objects.')
     assert is_contained('I see no red objects here.', none)
     assert is_contained('Zero red objects.', none)
-    assert {'0', 'zero', 'no', 'none'} == set(lone_answers('count', none[0]))
+    assert {'0', 'zero', 'no', 'none'} == {
+        said for said in lone_answers('count', none[0]) if ' ' not in said}
     for said in ('Left.', 'To the left.', 'On the left side.'):
         assert is_exact(said, lone_answers('side', 'The red box is left of the blue ball.'))
-    assert lone_answers('closer', closer[0]) == []
+    for said in ('The red box.', 'red box', 'The closer one is the red box.'):
+        assert is_exact(said, lone_answers('closer', closer[0]))
+        wrong = said.replace('red box', 'blue ball')
+        assert not is_exact(wrong, lone_answers('closer', closer[0]))
+    assert is_exact('There are 2.', lone_answers('count', count))
+    assert not is_exact('There are 3.', lone_answers('count', count))
+    assert is_exact('It is to the left.', lone_answers(
+        'side', 'The red box is left of the blue ball.'))
     assert accepted_answers('what', 'The floor, 2.88 m away.')[1:] == ['floor']
     assert accepted_answers('absent', 'There is no red box in the image.')[1:] == [
         'There is no red box']

@@ -136,3 +136,8 @@ def test_a_door_is_a_thing_of_its_own():
             assert set(np.unique(frame.surfaces[on_door])) == {scene.room.door.plane}
     assert doors > 5
     assert len(LABELS) == len(set(LABELS)) == 33
+
+
+def test_a_small_room_in_which_no_walk_is_found_is_drawn_again():
+    scene = Scene.random(44395556)      # its first room is 3.003 by 3.009 m
+    assert max(scene.room.size_m[:2]) > 3.1

@@ -13,7 +13,7 @@ from depthvlm_ros.training.hints import missed
 from depthvlm_ros.training.learner import Learner, PARTS
 from depthvlm_ros.training.mixture import open_source
 from depthvlm_ros.training.packing import conversation_ids, IGNORED
-from depthvlm_ros.training.rooms import token_names
+from depthvlm_ros.training.rooms import named_depths, token_names, token_things
 from depthvlm_ros.training.samples import COUNTED, Encoder
 from depthvlm_ros.training.stages import optimisers_of
 from depthvlm_ros.training.start import build
@@ -103,6 +103,24 @@ def test_small_things_have_a_token_of_their_own():
                 (NAMED_COLOURS.index(thing.colour), NAMED_KINDS.index(thing.shape)) not in named
                 for thing in frame.objects if thing.clear)
     assert without[4, 3] < 0.5 * without[1, 1]
+
+
+def test_the_depth_that_is_told_is_that_of_what_is_named():
+    camera = Intrinsics.centred(384, 288, 256.0)
+    size, differing = (384, 288), 0
+    for seed in range(10):
+        frame = Scene.random(seed, split='train').render(camera)
+        things, _ = token_things(frame, size, 32)
+        named_m = named_depths(frame, size, 32)
+        for token, thing in enumerate(things):
+            row, column = divmod(token, 12)
+            window = slice(32 * row, 32 * row + 32), slice(32 * column, 32 * column + 32)
+            of_it = frame.depth_m[window][frame.object_ids[window] == thing]
+            if of_it.size:
+                assert of_it.min() <= named_m[token] <= of_it.max()
+            centre_m = frame.depth_m[32 * row + 16, 32 * column + 16]
+            differing += thing >= 0 and abs(named_m[token] / centre_m - 1) > 0.1
+    assert differing > 20, 'the centres would say the same'
 
 
 def test_what_is_not_there_is_sought_at_the_opening_token(guided):

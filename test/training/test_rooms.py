@@ -3,7 +3,9 @@
 
 from dataclasses import replace
 
+from depthvlm_ros.model.preprocessing import plan_resize
 from depthvlm_ros.synthetic.cameras import NARROW_RANGE
+from depthvlm_ros.synthetic.judge import metres_in
 from depthvlm_ros.synthetic.wording import number_in
 from depthvlm_ros.training import rooms as rooms_module
 from depthvlm_ros.training.config import RoomSource
@@ -22,6 +24,32 @@ def parts(tiny_training):
     training = replace(tiny_training, precision='float32')
     model, tokenizer, prompt = build(training)
     return training, model, Encoder(model.config, tokenizer, prompt)
+
+
+def test_words_are_in_the_metres_of_the_networks_image_where_the_model_is_told_so(parts):
+    training, _, encoder = parts
+    said = {}
+    for told in (False, True):
+        encoder.config.canonical_words = told
+        source = replace(training.sources[0], kinds={'far': 1}, native_px=(200, 300), questions=1)
+        rooms = Rooms(source, encoder, seed=3)
+        said[told] = [
+            (sample, metres_in(encoder.tokenizer.decode(
+                [token for token in sample.row.talks[0][1] if token >= 0])))
+            for sample in map(rooms.sample, range(12)) if sample.row.talks]
+    encoder.config.canonical_words = False
+    assert len(said[False]) == len(said[True]) > 3
+    drawn = [one.depth_scale for one in (
+        plan_resize(camera, encoder.config) for camera in cameras_of(rooms, 12))]
+    ratios = [true_m / told_m for (_, true_m), (_, told_m) in zip(said[False], said[True])]
+    assert max(ratios) > 1.2 or min(ratios) < 0.8
+    assert all(any(abs(ratio / scale - 1) < 0.02 for scale in drawn) for ratio in ratios)
+
+
+def cameras_of(rooms, count):
+    """Return the cameras of the first samples."""
+    for index in range(count):
+        yield rooms._camera(index, np.random.default_rng([rooms.seed, 2, index]))
 
 
 def test_sources_of_rooms_in_one_run_show_different_rooms(parts):

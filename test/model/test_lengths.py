@@ -1,0 +1,70 @@
+# Copyright 2026 the depthvlm_ros authors
+# SPDX-License-Identifier: Apache-2.0
+
+import itertools
+
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.model import Predictor
+from depthvlm_ros.model.lengths import scaled
+from depthvlm_ros.model.preprocessing import plan_resize
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize(('text', 'twice'), [
+    ('The red box is 2.31 m away.', 'The red box is 4.62 m away.'),
+    ('The box at 2.5 m, the ball at 3 m, so', 'The box at 5.0 m, the ball at 6 m, so'),
+    ('.5 meters', '1.0 meters'), ('1.25 metres high', '2.50 metres high'),
+    ('There are 2 boxes.', 'There are 2 boxes.'), ('12 m² of floor', '12 m² of floor'),
+    ('[{"point_2d": [512, 430], "label": "box"}]', '[{"point_2d": [512, 430], "label": "box"}]'),
+    ('1 m, 1 m', '2 m, 2 m'), ('', '')])
+def test_metres_are_multiplied_and_nothing_else(text, twice):
+    assert scaled(text, 2.0) == twice
+    assert scaled(text, 1.0) == text
+
+
+@pytest.mark.parametrize(('begun', 'shown'), [
+    ('The box is 2', 'The box is '), ('The box is 2.3', 'The box is '),
+    ('The box is 2.31 ', 'The box is '), ('The box is 2.31 m', 'The box is 4.62 m'),
+    ('The box', 'The box'), ('[{"point_2d": [51', '[{"point_2d": [')])
+def test_a_number_at_the_end_waits_for_its_unit(begun, shown):
+    assert scaled(begun, 2.0, unfinished=True) == shown
+
+
+@pytest.fixture
+def nano():
+    """Return the embedded model, whose words can be told: predictor, say(words)."""
+    predictor = Predictor.from_pretrained('nano', device='cpu')
+
+    def say(words):
+        ids = predictor.tokenizer(words, add_special_tokens=False)['input_ids']
+        turn = itertools.cycle([*ids, min(predictor.prompt.stops)])
+
+        def put(module, inputs, logits):
+            logits[:] = 0
+            logits[:, next(turn)] = 1
+            return logits
+        predictor.model.lm_head.register_forward_hook(put)
+    return predictor, say
+
+
+def test_words_and_depth_are_multiplied_alike(nano):
+    predictor, say = nano
+    rgb = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    say('The red box is 2.00 m away.')
+    seen = {}
+    for fx in (256.0, 512.0):
+        camera = Intrinsics.centred(320, 240, fx)
+        plan = plan_resize(camera, predictor.config)
+        for told in (False, True):
+            predictor.config.canonical_words = told
+            view = predictor.look(rgb, camera)
+            decoding, said = predictor.begin(view, 'How far is the red box?'), []
+            while decoding.step():
+                said.append(decoding.text)
+            metres = 2 * plan.depth_scale if told else 2.0
+            assert decoding.text == f'The red box is {metres:.2f} m away.'
+            assert {text for text in said if ' m' in text} <= {
+                decoding.text[:n] for n in range(len(decoding.text) + 1)}
+        seen[fx] = plan.depth_scale
+    assert abs(seen[256.0] - seen[512.0]) > 0.2
