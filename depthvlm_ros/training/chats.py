@@ -20,6 +20,7 @@ from depthvlm_ros.benchmark.annotations import (
     RecordError,
 )
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.model.lengths import scaled
 from depthvlm_ros.training.jsonlines import JsonLines
 from depthvlm_ros.training.samples import Sample
 
@@ -171,7 +172,8 @@ class Chats:
         Read a conversation with its image.
 
         An image whose focal length is not known is taken as one at the canonical focal length:
-        it keeps its size, and no depth is learnt from it.
+        it keeps its size, and no depth is learnt from it. Where the model's words are in the
+        metres of the network's image (canonical_words), so are the answers' here.
 
         :return: Sample.
         :raises RecordError: a record that cannot be read.
@@ -189,8 +191,12 @@ class Chats:
         try:
             camera = Intrinsics.centred(rgb.shape[1], rgb.shape[0],
                                         chat.fx_px or self.encoder.config.canonical_fx)
-            pixels, grid, _ = self.encoder.image(rgb, camera, self.max_image_tokens)
+            pixels, grid, plan = self.encoder.image(rgb, camera, self.max_image_tokens)
         except (ValueError, TypeError) as e:
             raise RecordError('image', f'{where}: {e}') from e
-        row = self.encoder.image_row(grid[0].tolist(), [chat.turns])
+        turns = chat.turns
+        if self.encoder.config.canonical_words:     # as they will be multiplied again
+            turns = [(question, scaled(answer, 1 / plan.depth_scale))
+                     for question, answer in turns]
+        row = self.encoder.image_row(grid[0].tolist(), [turns])
         return Sample(self.encoder.bounded(row, where), pixels, grid)

@@ -5,6 +5,8 @@ import json
 
 import cv2
 from depthvlm_ros.benchmark.annotations import RecordError
+from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.model.preprocessing import plan_resize
 from depthvlm_ros.training.chats import Chat, Chats, read_chat
 from depthvlm_ros.training.config import ChatSource
 from depthvlm_ros.training.samples import Encoder
@@ -122,6 +124,21 @@ def test_an_image_is_brought_to_the_canonical_focal_length_where_its_own_is_know
     assert torch.equal(chats.sample(0).grid_thw, torch.tensor([[1, 6, 8]]))
     assert torch.equal(chats.sample(1).grid_thw, torch.tensor([[1, 12, 16]]))
     assert chats.sample(0).depth_m is None
+
+
+def test_answers_are_in_the_metres_of_the_networks_image_where_the_model_is_told_so(
+        encoder, tmp_path, monkeypatch):
+    record = {'messages': said(('user', 'How far?'), ('assistant', 'It is 3.00 m away.')),
+              'image': 'a.png', 'fx': 40.0}
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((96, 128, 3), np.uint8))
+    (tmp_path / 'q.jsonl').write_text(json.dumps(record))
+    monkeypatch.setattr(encoder.config, 'canonical_words', True)
+    chats = Chats(ChatSource('q.jsonl', max_image_tokens=6), tmp_path, encoder)
+    (ids, targets), = chats.sample(0).row.talks
+    plan = plan_resize(Intrinsics.centred(128, 96, 40.0), encoder.config, 6)
+    assert plan.depth_scale < 0.7
+    assert encoder.tokenizer.decode([token for token in targets if token >= 0]) == (
+        f'It is {3 / plan.depth_scale:.2f} m away.<|im_end|>')
 
 
 @pytest.mark.parametrize('fx', [1e12, 1.0])
