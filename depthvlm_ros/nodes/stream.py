@@ -107,9 +107,8 @@ class Stream:
     def _look(self, frames: list[Frame]) -> list[Seen | Exception]:
         """Give images their pass, together; on the worker's thread."""
         from depthvlm_ros.model.shortage import is_out_of_memory  # torch is there by now
-        value = self._node.value
         found = look_together([frame.source for frame in frames], self._predictor,
-                              value('min_depth'), value('max_depth'))
+                              *depth_range(self._node.value))
         short = []
         for number, (frame, seen) in enumerate(zip(frames, found)):
             if not isinstance(seen, Exception):
@@ -199,3 +198,18 @@ class Stream:
              'model': self._predictor.name, 'device': device,
              'device_memory_mb': device_memory_mb(device), 'memory_mb': memory_mb(),
              'max_image_tokens': self._predictor.max_image_tokens})
+
+
+def depth_range(value) -> tuple[float, float]:
+    """
+    Return min_depth and max_depth, metres, of one setting.
+
+    Another thread may set both between the two looks; then they are looked at again.
+
+    :param value: takes a parameter's name, returns its value.
+    """
+    for _ in range(3):
+        least_m, most_m = value('min_depth'), value('max_depth')
+        if most_m == 0 or least_m < most_m:
+            break
+    return least_m, most_m

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 
 from builtin_interfaces.msg import Time
 from depthvlm_ros.action import AnswerQuery
@@ -198,6 +199,20 @@ def test_a_model_that_cannot_be_loaded_fails_and_says_what_to_do(make_depth_node
     text = capfd.readouterr().err
     assert 'config.json' in text
     assert 'Set the parameter model' in text
+
+
+def test_what_a_load_that_fails_has_made_is_gone_when_its_memory_is_given_back(
+        make_depth_node, monkeypatch):
+    made, gone = [], []
+
+    def fail(*_, **__):
+        weights = np.zeros(8)
+        made.append(weakref.ref(weights))
+        raise RuntimeError('CUDA out of memory')
+    monkeypatch.setattr('depthvlm_ros.model.Predictor.from_pretrained', fail)
+    monkeypatch.setattr(depth_node, 'give_back_device', lambda: gone.append(made[0]() is None))
+    assert make_depth_node().trigger_configure().name == 'FAILURE'
+    assert gone == [True]
 
 
 @pytest.mark.usefixtures('old_pillow')

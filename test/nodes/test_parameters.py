@@ -7,6 +7,7 @@ from depthvlm_ros.nodes import parameters
 from depthvlm_ros.nodes.camera_node import CameraNode
 from depthvlm_ros.nodes.depth_node import DepthNode
 from depthvlm_ros.nodes.parameters import ROWS, TABLE
+from depthvlm_ros.nodes.stream import depth_range
 import pytest
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -122,3 +123,15 @@ def test_a_value_that_is_wrong_at_the_start_is_named(ros):
     with pytest.raises(ValueError, match="image_transport is 'pigeon'"):
         parameters.declare(node)
     node.destroy_node()
+
+
+def test_a_range_of_depth_that_is_set_between_two_looks_is_looked_at_again():
+    settings = iter([('min_depth', 5.0), ('max_depth', 3.0),
+                     ('min_depth', 0.0), ('max_depth', 3.0)])
+
+    def value(name):
+        told, found = next(settings)
+        assert told == name
+        return found
+    assert depth_range(value) == (0.0, 3.0)
+    assert depth_range({'min_depth': 5.0, 'max_depth': 0.0}.get) == (5.0, 0.0)
