@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distances measured where the model points, with the embedded model and with its own words."""
 
+from dataclasses import replace
 import itertools
 import math
 
@@ -110,7 +111,8 @@ def nano():
 @pytest.fixture(scope='module')
 def view(nano):
     scene = Scene.random(3)
-    return nano.look(scene.render(CAMERA).rgb, CAMERA)
+    # What is put into its mouth is in metres as they are.
+    return replace(nano.look(scene.render(CAMERA).rgb, CAMERA), words_scale=1.0)
 
 
 @pytest.fixture
