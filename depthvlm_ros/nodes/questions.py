@@ -191,16 +191,19 @@ class Questions:
                                           'failed_questions')
         return question
 
-    async def transforms(self, stream: Stream, request, header: Header, until_s: float):
+    async def transforms(self, stream: Stream, request, header: Header, until_s: float,
+                         known=None):
         """
         Return how to get to the frame that a request wants, once tf knows it or has had its time.
 
         :param header: of the image.
         :param until_s: when the request times out, on time.monotonic.
+        :param known: the transform, where tf knew it before.
         :return: responses.MatrixOf at the image's stamp.
         """
-        known = await self._transform(stream, request, header,
-                                      lambda: time.monotonic() >= until_s)
+        if known is None:
+            known = await self._transform(stream, request, header,
+                                          lambda: time.monotonic() >= until_s)
         return functools.partial(
             stream.transforms.matrix, source_frame=header.frame_id, stamp=header.stamp
         ) if known is None else lambda _: known
@@ -250,5 +253,4 @@ class Questions:
             until_s = 0.0       # there are no points that could wait for anything
         responses.fill_answered(
             response, request, question,
-            await self.transforms(stream, request, frame.source.header, until_s)
-            if early is None else lambda _: early)
+            await self.transforms(stream, request, frame.source.header, until_s, early))

@@ -63,7 +63,6 @@ class Hints(torch.nn.Module):
     def __init__(self, model, with_gaze=True):
         super().__init__()
         self.with_gaze = with_gaze
-        self.merge = model.config.vision_config.spatial_merge_size
         hidden = model.config.text_config.hidden_size
         self.before, self.after = Naming(hidden), Naming(hidden)
         self.reading = torch.nn.Linear(hidden, 3)
