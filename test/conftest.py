@@ -7,6 +7,7 @@ It stands in the environment before rclpy or torch is imported, and so also in t
 processes that tests start.
 """
 
+import itertools
 import os
 from pathlib import Path
 import tempfile
@@ -71,3 +72,19 @@ def tiny_checkpoint(tiny_training, tmp_path_factory):
     model, tokenizer, _ = build(tiny_training)
     save_checkpoint(model, tokenizer, folder)
     return folder
+
+
+@pytest.fixture
+def put_words():
+    """Return a function that puts words into a model's mouth, for one question at a time."""
+    def put_words(predictor, words):
+        ids = predictor.tokenizer(words, add_special_tokens=False)['input_ids']
+        turn = itertools.cycle([*ids, min(predictor.prompt.stops)])
+
+        def put(module, inputs, logits):
+            logits[:] = 0
+            logits[:, next(turn)] = 1
+            return logits
+        predictor.model.lm_head.register_forward_hook(put)
+        return len(ids)
+    return put_words

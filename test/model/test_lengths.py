@@ -1,8 +1,6 @@
 # Copyright 2026 the depthvlm_ros authors
 # SPDX-License-Identifier: Apache-2.0
 
-import itertools
-
 from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.model.lengths import scaled
@@ -31,27 +29,10 @@ def test_a_number_at_the_end_waits_for_its_unit(begun, shown):
     assert scaled(begun, 2.0, unfinished=True) == shown
 
 
-@pytest.fixture
-def nano():
-    """Return the embedded model, whose words can be told: predictor, say(words)."""
+def test_words_and_depth_are_multiplied_alike(put_words):
     predictor = Predictor.from_pretrained('nano', device='cpu')
-
-    def say(words):
-        ids = predictor.tokenizer(words, add_special_tokens=False)['input_ids']
-        turn = itertools.cycle([*ids, min(predictor.prompt.stops)])
-
-        def put(module, inputs, logits):
-            logits[:] = 0
-            logits[:, next(turn)] = 1
-            return logits
-        predictor.model.lm_head.register_forward_hook(put)
-    return predictor, say
-
-
-def test_words_and_depth_are_multiplied_alike(nano):
-    predictor, say = nano
     rgb = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
-    say('The red box is 2.00 m away.')
+    put_words(predictor, 'The red box is 2.00 m away.')
     seen = {}
     for fx in (256.0, 512.0):
         camera = Intrinsics.centred(320, 240, fx)

@@ -175,20 +175,9 @@ def hold():
 
 
 @pytest.fixture
-def say():
-    """Return a function that puts words into the model's mouth, for one question at a time."""
-    def say(node, words):
-        predictor = node._predictor
-        ids = predictor.tokenizer(words, add_special_tokens=False)['input_ids']
-        turn = itertools.cycle([*ids, min(predictor.prompt.stops)])
-
-        def put(module, inputs, logits):
-            logits[:] = 0
-            logits[:, next(turn)] = 1
-            return logits
-        predictor.model.lm_head.register_forward_hook(put)
-        return len(ids)
-    return say
+def say(put_words):
+    """Return a function that puts words into a node's model's mouth, as put_words does."""
+    return lambda node, words: put_words(node._predictor, words)
 
 
 @pytest.fixture
