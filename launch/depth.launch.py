@@ -38,8 +38,8 @@ ARGUMENTS = [
      'with its image topic, camera_info beside it; empty: the one camera of image_topic'),
     ('image_reliability', 'best_effort',
      "'best_effort' receives from any camera, but loses many images that are larger than what DDS "
-     "buffers (often half a megabyte); 'reliable' loses none, nor their camera_info, from a "
-     'camera that publishes reliably'),
+     "buffers (often half a megabyte); 'reliable' has what is lost of them, and their "
+     'camera_info, sent again, by a camera that publishes reliably'),
     ('params_file', '', 'YAML with parameters of the node; empty: their defaults'),
     ('namespace', '', 'Namespace of the node and its topics'),
     ('autostart', 'true',

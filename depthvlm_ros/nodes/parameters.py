@@ -93,7 +93,7 @@ TABLE = (
         's, how far the stamps of an image and its camera_info may be apart',
         Change.NOT_ACTIVE, (0.0, 1.0)),
     Row('depth_encoding', '32FC1',
-        "'32FC1' (m, NaN invalid) or '16UC1' (mm, 0 invalid) on ~/depth/image",
+        "'32FC1' (m, NaN invalid) or '16UC1' (mm, to 65.535 m, 0 invalid) on ~/depth/image",
         choices=('32FC1', '16UC1')),
     Row('min_depth', 0.0, 'm, nearer depths become invalid', span=(0.0, 1000.0)),
     Row('max_depth', 0.0, 'm, farther depths become invalid; 0: no limit', span=(0.0, 1000.0)),

@@ -86,7 +86,8 @@ class RoomSource:
     """
     Synthetic rooms, made on the fly, without end.
 
-    :param share: of all samples; left out: all of them (the only source, with `steps` given).
+    :param share: of all samples; left out: what sources that all have a share leave, or, of the
+        only source, all. `steps` must be given where no source with an end is without a share.
     :param native_px: narrowest and widest camera image rendered.
     :param questions: most questions asked about an image.
     :param kinds: how often each kind of question is drawn, relative; a kind left out never is.
