@@ -72,7 +72,8 @@ setup(
     description='Metric depth, point clouds and answers to spatial questions for ROS 2 (DepthVLM)',
     license='Apache-2.0',
     python_requires='>=3.10',
-    install_requires=[line for line in (SOURCE / 'requirements.txt').read_text().splitlines()
+    install_requires=[line for name in ('requirements.txt', 'requirements-python.txt')
+                      for line in (SOURCE / name).read_text().splitlines()
                       if not line.startswith('#')],
     packages=[],
     distclass=CompiledDistribution,

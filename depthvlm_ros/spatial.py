@@ -30,7 +30,7 @@ BOX_SHARE = 0.5
 SIGMA_OVER_MAD = 1.4826
 
 _JSON_START = re.compile(r'\[\s*\{|\{\s*"')
-_COORDINATE_KEY = re.compile(r'"(point_2d|bbox_2d)"')
+_COORDINATE_KEY = re.compile(r'\b(?:point|bbox)_2d\b')
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import tempfile
 
 from ament_index_python.packages import get_package_share_directory
 from depthvlm_ros.nodes.parameters import TABLE
+from depthvlm_ros.nodes.topics import sibling
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.actions import Node
@@ -62,11 +63,6 @@ def resolved(namespace, topic):
     if topic.startswith('/'):
         return topic
     return '/'.join(['', *namespace.strip('/').split('/'), topic]).replace('//', '/')
-
-
-def sibling(topic, name):
-    """Return the topic of this name beside another one."""
-    return topic.rpartition('/')[0] + '/' + name if '/' in topic else name
 
 
 def cameras_of(values):

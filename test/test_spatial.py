@@ -67,6 +67,7 @@ def test_what_cannot_be_read_gives_no_places(text):
 def test_pointing_is_noticed_even_where_it_cannot_be_read():
     assert names_coordinates('[{"point_2d": [1')
     assert names_coordinates('{"bbox_2d": 3}')
+    assert names_coordinates("[{'point_2d': [120, 340], 'label': 'x'}]")
     assert not names_coordinates('a point in 2d')
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 
 from depthvlm_ros.camera import Intrinsics
+from depthvlm_ros.model.lengths import scaled
 from depthvlm_ros.model.prompt import encode_words
 from depthvlm_ros.synthetic import Scene
 import numpy as np
@@ -135,4 +136,5 @@ def generate(predictor, rgb, question, max_tokens, camera=CAMERA, on_token=lambd
                        position_ids=torch.full((3, 1, 1), position, device=predictor.device),
                        with_depth=False).logits
         position += 1
-    return predictor.tokenizer.decode(decoded, skip_special_tokens=True), len(decoded)
+    text = predictor.tokenizer.decode(decoded, skip_special_tokens=True)
+    return scaled(text, predictor.words_scale(predictor.plan(camera))), len(decoded)

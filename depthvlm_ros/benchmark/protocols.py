@@ -64,7 +64,8 @@ def read_image(predictor, rgb, camera):
                     past_key_values=cache, logits_to_keep=0, with_depth=False)
     unknown_m = np.full((camera.height, camera.width), np.nan, np.float32)
     return View(depth_m=unknown_m, intrinsics=camera, image_tokens=tokens, cache=cache,
-                next_position=int(positions.max()) + 1)
+                next_position=int(positions.max()) + 1,
+                words_scale=predictor.words_scale(predictor.plan(camera)))
 
 
 def sample_rooms(rooms, pixels, first_seed=0):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from depthvlm_ros.benchmark.one_prefill import inputs_of
 from depthvlm_ros.model.depth_head import DPTDepthHead, upsample
-from depthvlm_ros.model.preprocessing import plan_resize
 from depthvlm_ros.synthetic.wording import DEPTH_QUESTION
 import torch
 import torch.nn.functional as F
@@ -47,7 +46,7 @@ def released_look(predictor, rgb, camera, float32_tail=False):
                           rows, columns, float32_tail)
     depth = F.interpolate(depth[None].float(), mode='bilinear',
                           size=(camera.height, camera.width))[0, 0]
-    scale = plan_resize(camera, predictor.config, predictor.max_image_tokens).depth_scale
+    scale = predictor.plan(camera).depth_scale
     return (depth * scale).cpu().numpy()
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 
-from depthvlm_ros.model.preprocessing import plan_resize
 from depthvlm_ros.model.shortage import is_out_of_memory, let_go
 
 
@@ -22,7 +21,7 @@ def look_batch(predictor, images) -> list:
     groups: dict = {}
     for number, (_, intrinsics) in enumerate(images):
         try:
-            plan = plan_resize(intrinsics, predictor.config, predictor.max_image_tokens)
+            plan = predictor.plan(intrinsics)
         except ValueError as error:     # a camera that cannot be; the others can
             views[number] = error.with_traceback(None)
         else:

@@ -11,20 +11,35 @@ was shown.
 import re
 
 METRES = r'(?<![\w.,-])(\d*\.?\d+) ?m(?:et(?:re|er)s?)?\b(?![/^²³])'
-_METRES = re.compile(METRES)
-_UNFINISHED = re.compile(r'(?<![\w.,-])\d*\.?\d*\s?$')
+
+_NUMBER = r'(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)'
+_AND = r' ?(?:[-–—×x]|to|and|or|by) ?'   # two numbers before one unit
+_UNIT = r'(?:[kcm]?m|(?:kilo|centi|milli)?met(?:re|er)s?)\b(?![/^²³])'
+_LENGTHS = re.compile(rf'(?<![\w.,])({_NUMBER}(?:{_AND}{_NUMBER})?) ?{_UNIT}', re.IGNORECASE)
+_BEGUN = r'[.\d][.,\d]*'
+_UNFINISHED = re.compile(
+    rf'(?<![\w.,]){_BEGUN}(?: ?(?:[-–—×x]|to?|and?|a|or?|by?) ?(?:{_BEGUN})?)? ?[^\W\d]*$',
+    re.IGNORECASE)
 
 
 def scaled(text, factor, unfinished=False):
     """
-    Multiply the metres in a text; each keeps its number of decimals.
+    Multiply the lengths in a text; each keeps its number of decimals.
 
-    :param text: such as 'The red box is 2.31 m away.'; numbers without a unit stay.
-    :param unfinished: the text goes on: leave out a number at its end, whose unit may follow.
+    :param text: such as 'The red box is 2.31 m away.', '2 to 3 metres' or '150 cm'; numbers
+        without a unit of length stay.
+    :param unfinished: the text goes on: leave out a number at its end with what may be the
+        beginning of its unit, or of a second number before that.
     """
     if factor == 1:
         return text
     if unfinished:
         text = _UNFINISHED.sub('', text)
-    return _METRES.sub(lambda found: found[0].replace(
-        found[1], f'{float(found[1]) * factor:.{len(found[1].partition(".")[2])}f}', 1), text)
+
+    def multiplied(found):
+        number = found[0].replace(',', '')
+        comma = ',' if ',' in found[0] else ''
+        return f'{float(number) * factor:{comma}.{len(number.partition(".")[2])}f}'
+
+    return _LENGTHS.sub(lambda found: re.sub(_NUMBER, multiplied, found[1])
+                        + found[0][len(found[1]):], text)

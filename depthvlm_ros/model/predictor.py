@@ -181,7 +181,7 @@ class Predictor:
         :raises ValueError: a wrong shape, dtype or size of one of them, or several sizes for the
             network.
         """
-        plans = [plan_resize(k, self.config, self.max_image_tokens) for _, k in images]
+        plans = [self.plan(k) for _, k in images]
         if not self.engine.fits():
             return self._look_plainly(images, plans)
         planned = [(rgb, k, plan) for (rgb, k), plan in zip(images, plans)]
@@ -223,6 +223,10 @@ class Predictor:
             views.append(View(depth_m, k, tokens, cache_row(keys, values, row), following,
                               self.words_scale(plan)))
         return views
+
+    def plan(self, intrinsics):
+        """Return how a camera's images are resized for the network, a ResizePlan."""
+        return plan_resize(intrinsics, self.config, self.max_image_tokens)
 
     def words_scale(self, plan):
         """Return what the metres in words about an image are multiplied by."""

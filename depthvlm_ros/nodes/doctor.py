@@ -3,8 +3,8 @@
 """
 Look at an installation before anybody debugs it: `ros2 run depthvlm_ros doctor`.
 
-With `--camera` it also listens whether images and camera_info arrive and fit. Exit codes: 0 the
-node can work, 1 it cannot.
+With a topic of images, or `--camera`, it also listens whether images and camera_info arrive and
+fit. Exit codes: 0 the node can work, 1 it cannot.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 
 from depthvlm_ros.nodes import installation
 from depthvlm_ros.nodes.findings import fail, Finding, Level, warn
+from depthvlm_ros.nodes.topics import sibling
 from depthvlm_ros.options import up_to
 
 # The node's own defaults; its table of parameters loads ROS, which may be what is broken.
@@ -27,8 +28,12 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     options = argparse.ArgumentParser(
         prog='doctor', description='Look at an installation, and say what to do about it.',
-        epilog='Topics are remapped as for the node: --camera --ros-args -r image:=/cam/image_raw '
-        '-r camera_info:=/cam/camera_info (or image/compressed:=, by --image-transport)')
+        epilog='Or topics are remapped as for the node: --camera --ros-args -r '
+        'image:=/cam/image_raw -r camera_info:=/cam/info (image/compressed:=, by '
+        '--image-transport)')
+    options.add_argument('topic', nargs='?',
+                         help='listen to this topic of images, and to camera_info beside it; of '
+                         'compressed images it is .../compressed')
     options.add_argument('--model', default=MODEL,
                          help="'nano', a folder or a hub id (%(default)s)")
     options.add_argument('--revision', help='of a hub id')
@@ -36,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument('--camera', action='store_true',
                          help='listen to image and camera_info too')
     options.add_argument('--image-transport', choices=TRANSPORTS, default=TRANSPORTS[0],
-                         help='listen to image or image/compressed (%(default)s)')
+                         help='with --camera: listen to image or image/compressed (%(default)s)')
     options.add_argument('--rectified', action='store_true',
                          help="the images are rectified already: as the node's rectify false")
     options.add_argument('--seconds', type=up_to(3600), default=5.0,
@@ -82,10 +87,28 @@ def parted(given: list[str]) -> tuple[list[str], list[str]]:
     return given[:at] + own, given[at:end] + ros_args
 
 
+def listening_to_topic(options: argparse.Namespace) -> list[str]:
+    """
+    Set the options that listen to the topic which was given.
+
+    :return: the ROS arguments that do so, before which the user's own go; none without a topic.
+    """
+    if not options.topic:
+        return []
+    images = options.topic.removesuffix('/compressed')
+    options.camera = True
+    if images != options.topic:
+        options.image_transport = 'compressed'
+    return ['--ros-args', '-r', f'image:={images}', '-r',
+            f'image/compressed:={images}/compressed', '-r',
+            f'camera_info:={sibling(images, "camera_info")}', '--']
+
+
 def main(args: list[str] | None = None) -> int:
     """Print what is found, line by line; return the exit code."""
     own, ros_args = parted(sys.argv[1:] if args is None else list(args))
     options = parser().parse_args(own)
+    ros_args += listening_to_topic(options)
     counts = dict.fromkeys(Level, 0)
     for finding in findings(options, ros_args):
         counts[finding.level] += 1

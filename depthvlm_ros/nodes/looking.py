@@ -105,9 +105,8 @@ def _picture(source: Source, predictor):
         rgb = read(source.message)
     except ValueError as error:
         raise FrameRefusedError(str(error)) from error
-    from depthvlm_ros.model.preprocessing import plan_resize
     try:
-        plan_resize(source.calibration.intrinsics, predictor.config, predictor.max_image_tokens)
+        predictor.plan(source.calibration.intrinsics)
     except ValueError as error:
         raise FrameRefusedError(f'camera_info: the model cannot take this camera: {error}'
                                 ) from error

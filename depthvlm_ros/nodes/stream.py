@@ -174,8 +174,10 @@ class Stream:
         most = self._predictor.max_image_tokens
         if most == self._node.value('max_image_tokens'):
             return ''
-        return (f'images get at most {most} tokens since memory ran out, and depth is coarser: '
-                'configure the node again once there is more')
+        words = ('' if self._predictor.config.canonical_words else
+                 ', and metres in words may be too large')
+        return (f'images get at most {most} tokens since memory ran out, and depth is coarser'
+                f'{words}: configure the node again once there is more')
 
     def statuses(self, node_name: str) -> list[DiagnosticStatus]:
         """

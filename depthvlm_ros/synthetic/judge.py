@@ -19,7 +19,8 @@ LEAST_BOX_OVERLAP = 0.5
 POINT_TOLERANCE_1000 = 50.0
 
 _NAME = '(' + '|'.join(sorted({*LABELS, *SURFACES}, key=len, reverse=True)) + ')'
-_METRES = re.compile(r'((?:(?<![\d.])-)?(?:\d+(?:\.\d+)?|\.\d+))\s*(?:m|meters?|metres?)\b')
+_METRES = re.compile(
+    r'(?<![\d.,])(-?(?:\d+(?:\.\d+)?|\.\d+))\s*(?:m|meters?|metres?)\b(?![/^²³])')
 _DENIAL = re.compile(r"\b(?:no|not|cannot)\b|n't\b")
 _CLOSER = re.compile(rf'\b{_NAME} is (?:the )?(?:closer|nearer)')
 _NAMED = re.compile(rf'\b{_NAME}\b')

@@ -24,7 +24,7 @@ import cv2
 from depthvlm_ros.model.vision_pass import embed_patches
 from depthvlm_ros.options import at_least
 from depthvlm_ros.training import attention
-from depthvlm_ros.training.config import TrainingConfig
+from depthvlm_ros.training.config import AnnotatedSource, TrainingConfig
 from depthvlm_ros.training.learner import Learner, PARTS
 from depthvlm_ros.training.logs import RunLog
 from depthvlm_ros.training.mixture import (
@@ -276,13 +276,17 @@ def train(training, out, data, workers, accelerator, save_every, stop_at):
             encoder.collate([mixture[i] for i in shown[first:first + training.batch_size]])
             for first in shown[::training.batch_size]))
     learner, *optimisers = accelerator.prepare(learner, *optimisers_of(learner, training))
+    logger = logging.getLogger(__name__)
+    if training.stage == 2 and training.language_weight and all(
+            isinstance(source, AnnotatedSource) for source in training.sources):
+        logger.warning('every source is of depth annotations, whose one reply the model may then '
+                       'give to any question: add a source of kind chats to keep its language')
     progress = {'step': 0, 'skipped': 0, 'steps': steps,
                 'samples_per_step': len(mixture) // steps, 'run': description(training, mixture)}
     if begun:
         progress |= gone_on_with(load_progress(begun), progress)
         load_state(begun, learner, optimisers)
     positions = range(progress['step'], min(steps, stop_at or steps))
-    logger = logging.getLogger(__name__)
     if not positions:
         logger.info('%s is at step %d of %d already, and step %d was wanted: there is nothing to '
                     'do', out, progress['step'], steps, positions.stop)

@@ -5,6 +5,7 @@ import json
 import math
 import pickle
 
+from depthvlm_ros.benchmark import annotations
 from depthvlm_ros.benchmark.annotations import (
     dataset_of,
     FIELD_TYPES,
@@ -147,12 +148,13 @@ def test_depth_is_scaled_and_the_range_applied(bench):
     assert depth_m.dtype == np.float32
 
 
-def test_both_masks_take_depth_away_at_any_size(bench):
+@pytest.mark.parametrize('name', ['mask_valid_path', 'mask_invalid_path'])
+def test_both_masks_take_depth_away_at_any_size(bench, name):
     fields = bench.add('a', np.full((2, 4), 3.0))
     bench.png('m/valid.png', [[255, 255, 255, 0], [255] * 4], np.uint8)
     bench.png('m/transp.png', [[0, 255]], np.uint8)
-    depth_m = read_one(bench, **fields, mask_valid_path='m/valid.png',
-                       mask_transp_path='m/transp.png')
+    depth_m = read_one(bench, **fields, mask_transp_path='m/transp.png',
+                       **{name: 'm/valid.png'})
     np.testing.assert_array_equal(
         depth_m, [[np.nan, np.nan, 3, np.nan], [np.nan, np.nan, 3, 3]])
 
@@ -167,6 +169,16 @@ def test_bare_float32_at_the_recorded_size(bench):
     with pytest.raises(RecordError, match='holds 5 numbers, wanted 2 rows of 3') as error:
         read_one(bench, **fields)
     assert error.value.reason == 'depth'
+
+
+def test_bare_float32_of_no_recorded_size_has_eth3ds(bench, monkeypatch):
+    assert annotations.ETH3D_SIZE == (4032, 6048)   # (height, width)
+    monkeypatch.setattr(annotations, 'ETH3D_SIZE', (2, 3))
+    fields = bench.add('a', np.zeros((2, 3)), depth_format='binary_float32')
+    del fields['original_depth_size']
+    np.arange(1, 7, dtype='<f4').tofile(bench.root / 'depth/a.png')
+    np.testing.assert_array_equal(read_one(bench, 'eth3d.jsonl', **fields),
+                                  [[1, 2, 3], [4, 5, 6]])
 
 
 def test_distance_along_the_ray_becomes_depth(bench):

@@ -46,6 +46,14 @@ def test_an_image_read_for_words_gives_the_words_of_a_look(predictor, sampled):
     assert predictor.ask(read, question, 6).text == predictor.ask(looked, question, 6).text
 
 
+def test_metres_are_read_as_a_look_gives_them(predictor, sampled, monkeypatch):
+    monkeypatch.setattr(predictor.config, 'canonical_words', True)
+    monkeypatch.setattr(predictor, 'max_image_tokens', 2)
+    read, looked = (see(predictor, sampled[0][0].rgb, protocols.CAMERA)
+                    for see in (protocols.read_image, Predictor.look))
+    assert read.words_scale == looked.words_scale != 1
+
+
 def test_the_image_is_encoded_anew_for_each_pixel_or_once_for_all(predictor, sampled, monkeypatch):
     monkeypatch.setattr(protocols, 'MOST_PIXEL_TOKENS', 2)
     passes = []
@@ -102,6 +110,27 @@ def test_the_last_line_is_json_with_every_figure(tiny_checkpoint, capsys, monkey
     assert result['threads'] == torch.get_num_threads()
     assert any('3 timed, scaled' in line for line in lines)
     assert any('does not know the grid' in line for line in lines)
+
+
+def test_times_are_scaled_to_a_whole_image_and_held_against_one_pass(
+        predictor, sampled, monkeypatch):
+    whole = protocols.CAMERA.width * protocols.CAMERA.height
+    depths_m, maps_m = np.ones(5), [frame.depth_m for frame, _ in sampled]
+    monkeypatch.setattr(protocols, 'sample_rooms', lambda *_: sampled)
+    monkeypatch.setattr(protocols, 'measure_pixels', lambda *_, shared_pass: (
+        np.full((5, 2), [0.2, 0.4] if shared_pass else [2.0, 4.0]), depths_m))
+    monkeypatch.setattr(protocols, 'measure_grid', lambda *_: ((3.0, 6.0), (5.0, 8.0), {}))
+    monkeypatch.setattr(protocols, 'measure_head', lambda *_: (np.full((4, 2), [0.5, 0.8]),
+                                                               maps_m))
+    result = protocols.measure_protocols(predictor, 5, 2, 4, 3)
+    assert result['times_s'] == pytest.approx({
+        'pixel_questions': 2.0 * whole, 'pixel_questions_shared': 0.2 * whole,
+        'grid_one_token_a_cell': 3.0, 'grid_as_text': 5.0, 'head': 0.5})
+    assert result['ratios'] == pytest.approx({
+        'pixel_questions': 4.0 * whole, 'pixel_questions_shared': 0.4 * whole,
+        'grid_one_token_a_cell': 6.0, 'grid_as_text': 10.0, 'head': 1.0})
+    assert result['cpu_ratios']['pixel_questions'] == pytest.approx(5.0 * whole)
+    assert result['answers_identical'] is True
 
 
 def test_a_model_that_is_not_there_is_told(tmp_path, capsys):

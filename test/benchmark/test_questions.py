@@ -30,6 +30,16 @@ def test_both_ways_give_the_same_answers(predictor):
     assert result['ratio'] == pytest.approx(result['full_s'] / result['ours_s'])
 
 
+def test_metres_of_a_bounded_image_are_the_same_both_ways():
+    nano = Predictor.from_pretrained('nano', device='cpu')
+    rgb, _ = one_prefill.room_questions(1)
+    question = ['How far is the door?']
+    ((ours, _),), _ = one_prefill.ask_ours(nano, rgb, question, 24)
+    ((full, _),), _ = one_prefill.ask_full(nano, rgb, question, 24)
+    assert nano.plan(one_prefill.CAMERA).depth_scale > 1.1
+    assert ours == full and ' m' in ours
+
+
 def test_an_answer_that_differs_is_told(predictor, monkeypatch):
     generate = one_prefill.generate
     monkeypatch.setattr(one_prefill, 'generate', lambda *args: (

@@ -11,9 +11,11 @@ from depthvlm_ros.benchmark.readers import (
     CorrectReader,
     released_point_truth,
     ReleasedReader,
+    resize_map,
 )
 from depthvlm_ros.camera import Intrinsics
 import numpy as np
+from PIL import Image
 import pytest
 
 
@@ -237,6 +239,29 @@ def test_distances_on_a_grid_of_their_own_become_depths_by_the_images_focal_leng
     for protocol in ('dense', 'sparse'):
         figures = judge(bench, CorrectReader(protocol), Constant(), **fields)
         assert figures['abs_rel'] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_the_released_reader_takes_distances_along_the_ray_as_depths(bench):
+    fields = bench.add('a', [[3.0, 2.0], [2.0, 3.0]], fx_px=1.0, pixel_coords=[[1, 1]],
+                       depth=[3.0], depth_type='euclidean')
+    record, = read_annotations(bench.annotate('rooms.jsonl', fields))
+    sample = ReleasedReader('dense').sample(record, bench.root, bench.root)
+    np.testing.assert_array_equal(np.unique(sample.truth_m), [2.0, 3.0])
+
+
+def test_the_released_image_is_resized_as_pillow_does(bench):
+    fields = bench.add('a', np.ones((12, 16)), fx_px=2000.0)
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    record, = read_annotations(bench.annotate('rooms.jsonl', fields))
+    Image.fromarray(noise).save(bench.root / record.image)
+    rgb = ReleasedReader('dense').sample(record, bench.root, bench.root).rgb
+    np.testing.assert_array_equal(
+        rgb, Image.fromarray(noise).resize((8, 6), Image.Resampling.BILINEAR))
+
+
+def test_a_map_is_resized_between_its_values():
+    ramp = np.arange(8.0, dtype=np.float32)[None].repeat(4, 0)
+    np.testing.assert_allclose(resize_map(ramp, (2, 4)), [[0.5, 2.5, 4.5, 6.5]] * 2)
 
 
 def test_sparse_truth_keeps_to_the_range(bench):

@@ -5,6 +5,7 @@ import json
 
 from depthvlm_ros.benchmark import rooms
 from depthvlm_ros.model import Predictor
+from depthvlm_ros.model.lengths import scaled
 import numpy as np
 import pytest
 
@@ -41,6 +42,31 @@ def test_the_truth_is_judged_perfect(monkeypatch):
     assert result['delta1'] == 1.0 and result['abs_rel'] == 0.0
     assert set(result['answers']) >= {'far', 'far_10', 'closer', 'point', 'absent', 'count'}
     assert all(value['right'] == 1.0 for value in result['answers'].values())
+
+
+def test_a_distance_off_by_more_than_a_tenth_is_no_far_10(monkeypatch):
+    oracle = Oracle(monkeypatch)
+    ask = oracle.ask
+
+    def say_too_far(*args):
+        ask(*args)
+        oracle.text = scaled(oracle.text, 1.15)
+        return oracle
+    oracle.ask = say_too_far
+    answers = rooms.measure_rooms(oracle, 4, width_px=(80, 100))['answers']
+    assert (answers['far']['right'], answers['far_10']['right']) == (1.0, 0.0)
+
+
+def test_rooms_are_of_those_that_no_training_sees(monkeypatch):
+    draw, drawn = rooms.Scene.random, []
+    monkeypatch.setattr(rooms.Scene, 'random',
+                        lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1])
+    rooms.measure_rooms(Oracle(monkeypatch), 2, width_px=(80, 100))
+    rooms.measure_focal(Oracle(monkeypatch), 2, width=64, height=48)
+    held_out, trained = ([draw(seed, split).room.size_m for seed in (0, 1)]
+                         for split in ('held_out', 'train'))
+    assert held_out != trained
+    assert [scene.room.size_m for scene in drawn] == held_out * 2
 
 
 def test_what_has_no_prediction_shows_in_the_coverage_alone(monkeypatch):

@@ -56,6 +56,7 @@ def plain_passes(predictor):
 def assert_same_view(one, other):
     np.testing.assert_allclose(one.depth_m, other.depth_m, rtol=1e-5)
     assert one.next_position == other.next_position
+    assert one.words_scale == other.words_scale
     assert one.image_tokens == other.image_tokens
     assert len(one.cache.layers) == len(other.cache.layers)
     for mine, plain in zip(one.cache.layers, other.cache.layers):

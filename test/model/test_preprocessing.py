@@ -198,6 +198,12 @@ def test_torchvision_is_not_needed():
     subprocess.run([sys.executable, '-c', code], check=True, timeout=300)
 
 
+def test_a_token_bound_below_the_least_size_keeps_the_images_shape(released):
+    config = copy.deepcopy(released)
+    config.canonical_fx, config.min_pixels, config.max_pixels = 256.0, 81920, 147456
+    assert plan_resize(Intrinsics.centred(640, 480, 2000.0), config, 16).final == (128, 128)
+
+
 @pytest.mark.parametrize('size', [(3200, 32), (32, 3200), (300, 200), (640, 480), (40, 40)])
 @pytest.mark.parametrize('most', [1, 4, 16, 64])
 def test_no_image_has_more_tokens_than_it_may_have(released, size, most):

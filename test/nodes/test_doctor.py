@@ -294,6 +294,21 @@ class TestCamera:
         assert len(grave(findings)) == len(findings) >= 3
         assert '/nowhere: nobody publishes it' in findings[0].what
 
+    @pytest.mark.parametrize(('topic', 'more', 'images', 'infos'), [
+        ('/front/image_raw', [], '/front/image_raw', '/front/camera_info'),
+        ('/front/image_raw/compressed', [], '/front/image_raw/compressed', '/front/camera_info'),
+        ('pictures', [], '/pictures', '/camera_info'),
+        ('/front/image_raw', ['--ros-args', '-r', 'camera_info:=/own'], '/front/image_raw',
+         '/own')])
+    def test_a_topic_is_listened_to_and_the_camera_info_beside_it(
+            self, topic, more, images, infos):
+        options = doctor.parser().parse_args([topic])
+        arguments = [*more, *doctor.listening_to_topic(options)]
+        assert options.camera
+        told = '\n'.join(map(str, check_camera(options.image_transport, 0.5, arguments)))
+        assert f'{images}: nobody publishes it' in told
+        assert f'{infos}: nobody publishes it' in told
+
     def test_the_name_to_remap_is_the_one_that_is_subscribed_to(self):
         told = '\n'.join(map(str, check_camera('compressed', 0.5, [
             '--ros-args', '-r', 'image:=/cam/image_raw'])))

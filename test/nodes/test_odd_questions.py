@@ -56,7 +56,7 @@ def test_a_question_cannot_write_the_chats_special_tokens(active):
     ('[{"point_2d": [500, 250], "label": "box"}, {"point_2d": [50', 0),
     ('{"point_2d": ["left", null]}', 0), ('{"point_2d": [1001, 10]}', 0),
     ('{"bbox_2d": [10, 10, 1e-300, 20]}', 0), ('{"bbox_2d": [0, 0, 1e-300, 20]}', 0),
-    ('{"point_2d": [NaN, 1e999]}', 0)])
+    ('{"point_2d": [NaN, 1e999]}', 0), ("[{'point_2d': [120, 340]}]", 0)])
 def test_places_in_the_words_are_measured_and_malformed_ones_are_said(
         active, say, words, references):
     node, robot = active(max_tokens=200)

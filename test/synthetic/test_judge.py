@@ -38,6 +38,8 @@ def test_the_truth_is_right_and_the_truth_of_another_is_not():
     ('far', 'The red box is 1.49 m away.', FAR, False),
     ('far', 'There is no red box in the image.', FAR, False),
     ('far', '2.00', FAR, False),
+    ('far', 'The red box is 1,002.00 m away', FAR, False), ('far', '2.00 m/s', FAR, False),
+    ('far', 'The red box is -2.00 m away', FAR, False),
     ('apart', 'They are 1.20 m apart.', 'They are 1.00 m apart.', True),
     ('apart', 'They are 1.30 m apart.', 'They are 1.00 m apart.', False),
     ('closer', 'The red box is closer.', CLOSER, True),

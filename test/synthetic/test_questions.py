@@ -168,6 +168,9 @@ def test_what_names_the_thing_and_its_depth(asked):
         u, v = pixel_at(frame, x, y)
         assert answer == f'The {name_at(frame, u, v)}, {frame.depth_m[v, u]:.2f} m away.'
         names.add(name_at(frame, u, v))
+        around = (slice(max(0, v - 2), v + 3), slice(max(0, u - 2), u + 3))
+        assert len({name_at(frame, column, row) for row in range(*around[0].indices(150))
+                    for column in range(*around[1].indices(200))}) == 1
     assert {'floor', 'wall'} <= names and names.intersection(LABELS)
 
 

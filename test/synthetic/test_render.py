@@ -230,6 +230,8 @@ def test_objects_describe_their_pixels():
             assert thing.depth_m == pytest.approx(np.median(depth), rel=0.02)
             x = np.median((u - CAMERA.cx) / CAMERA.fx * depth)
             assert thing.point_m[0] == pytest.approx(x, abs=0.02)
+            y = np.median((v - CAMERA.cy) / CAMERA.fy * depth)
+            assert thing.point_m[1] == pytest.approx(y, abs=0.02)
             assert thing.point_m[2] == thing.depth_m
             assert 0 < thing.visible_fraction <= 1
     assert found > 30

@@ -61,6 +61,25 @@ def test_the_losses_are_the_means_that_they_are_called(parts, learner):
         total, got['language'] + got['depth'] + 0.3 * got['log_l1'] + 0.2 * got['naming'])
 
 
+def test_the_language_loss_weighs_tokens_as_the_batch_tells(parts, learner):
+    model, _, rooms = parts
+    encoder = Encoder(parts[1].config, parts[1].tokenizer, parts[1].prompt, weigh_digits=True)
+    batch = encoder.collate([(rooms.sample(i), []) for i in range(2)])
+    packed = batch.packed
+    weights = batch.weights[packed.targets != IGNORED]
+    assert len(weights.unique()) > 1
+    with torch.no_grad():
+        got = mean_losses(learner, batch)['language']
+        logits = model(packed.input_ids, attention_mask=packed.mask,
+                       position_ids=packed.positions, pixel_values=batch.pixel_values,
+                       image_grid_thw=batch.grid_thw,
+                       logits_to_keep=packed.input_ids.shape[1]).logits
+    each = F.cross_entropy(logits.flatten(0, 1), packed.targets.flatten(),
+                           ignore_index=IGNORED, reduction='none')
+    each = each[packed.targets.flatten() != IGNORED]
+    torch.testing.assert_close(got, (each * weights).sum() / weights.sum(), rtol=1e-4, atol=0)
+
+
 def test_stage_1_learns_no_language(parts, training):
     model, encoder, _ = parts
     stage_1 = replace(training, stage=1, thaw_vision=False)

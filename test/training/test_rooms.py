@@ -3,7 +3,9 @@
 
 from dataclasses import replace
 
+import cv2
 from depthvlm_ros.model.preprocessing import plan_resize
+from depthvlm_ros.synthetic import Scene
 from depthvlm_ros.synthetic.cameras import NARROW_RANGE
 from depthvlm_ros.synthetic.judge import metres_in
 from depthvlm_ros.synthetic.wording import number_in
@@ -11,7 +13,7 @@ from depthvlm_ros.training import rooms as rooms_module
 from depthvlm_ros.training.config import RoomSource
 from depthvlm_ros.training.learner import Learner, PARTS
 from depthvlm_ros.training.mixture import open_sources
-from depthvlm_ros.training.rooms import Rooms
+from depthvlm_ros.training.rooms import named_depths, Rooms
 from depthvlm_ros.training.samples import Encoder
 from depthvlm_ros.training.start import build
 import numpy as np
@@ -26,12 +28,13 @@ def parts(tiny_training):
     return training, model, Encoder(model.config, tokenizer, prompt)
 
 
-def test_words_are_in_the_metres_of_the_networks_image_where_the_model_is_told_so(parts):
+@pytest.mark.parametrize('kind', ['far', 'apart'])
+def test_words_are_in_the_metres_of_the_networks_image_where_the_model_is_told_so(parts, kind):
     training, _, encoder = parts
     said = {}
     for told in (False, True):
         encoder.config.canonical_words = told
-        source = replace(training.sources[0], kinds={'far': 1}, native_px=(200, 300), questions=1)
+        source = replace(training.sources[0], kinds={kind: 1}, native_px=(200, 300), questions=1)
         rooms = Rooms(source, encoder, seed=3)
         said[told] = [
             (sample, metres_in(encoder.tokenizer.decode(
@@ -44,6 +47,28 @@ def test_words_are_in_the_metres_of_the_networks_image_where_the_model_is_told_s
     ratios = [true_m / told_m for (_, true_m), (_, told_m) in zip(said[False], said[True])]
     assert max(ratios) > 1.2 or min(ratios) < 0.8
     assert all(any(abs(ratio / scale - 1) < 0.02 for scale in drawn) for ratio in ratios)
+
+
+@pytest.mark.parametrize('exact', [False, True])
+def test_depth_is_that_of_a_training_room_in_the_networks_metres(parts, monkeypatch, exact):
+    training, _, encoder = parts
+    frames, render = [], Scene.render
+    monkeypatch.setattr(Scene, 'render', lambda *a: frames.append(render(*a)) or frames[-1])
+    splits, draw = [], Scene.random
+    monkeypatch.setattr(Scene, 'random', lambda *a, **k: splits.append(k) or draw(*a, **k))
+    monkeypatch.setattr(encoder.config, 'exact_focal', exact)
+    rooms = Rooms(replace(training.sources[0], native_px=(200, 300)), encoder, seed=3)
+    scales = set()
+    for index in range(6):
+        sample = rooms.sample(index)
+        scale = plan_resize(frames[-1].intrinsics, encoder.config).depth_scale
+        truth_m = cv2.resize(frames[-1].depth_m, sample.depth_m.shape[::-1],
+                             interpolation=cv2.INTER_NEAREST_EXACT)
+        np.testing.assert_allclose(sample.depth_m * scale, truth_m, rtol=1e-6)
+        named_m = named_depths(frames[-1], sample.depth_m.shape[::-1], encoder.config.token_px)
+        np.testing.assert_allclose(sample.named_m * scale, named_m, rtol=1e-6)
+        scales.add(scale)
+    assert len(scales) > 3 and splits == [{'split': 'train'}] * 6
 
 
 def cameras_of(rooms, count):
@@ -209,6 +234,12 @@ def test_how_often_a_number_of_things_is_asked_for_can_be_told(asked):
     # The kinds keep their shares.
     plain, rare = (sum(kind == 'count' for _, _, kind in pairs) for pairs in (plain, rare))
     assert 0.85 < rare / plain < 1.15
+
+
+def test_how_often_a_kind_is_asked_can_be_told(asked):
+    kinds = [kind for _, _, kind in asked(kinds={'depth': 9, 'absent': 1, 'far': 0}, questions=1)]
+    assert kinds.count('depth') > 3 * kinds.count('absent') > 0
+    assert len(kinds) == kinds.count('depth') + kinds.count('absent')
 
 
 def test_half_of_the_windows_hold_a_thing_by_intent(parts, monkeypatch):

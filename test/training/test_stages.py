@@ -93,6 +93,33 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny_training):
         assert first_or_last in of[0]
 
 
+@pytest.mark.parametrize('optimiser', ['adamw', 'muon'])
+def test_what_an_optimiser_is_told_of_the_training(tiny_training, optimiser):
+    training = replace(tiny_training, optimiser=optimiser, weight_decay=0.07, betas=(0.8, 0.95),
+                       learning_rate=3e-3)
+    for one in optimisers_of(build(training)[0], training):
+        for group in one.param_groups:
+            matrices = {p.ndim >= 2 for p in group['params']}
+            assert matrices == {group['weight_decay'] == 0.07}
+            assert group['weight_decay'] in (0.07, 0.0) and group['lr'] == 3e-3
+            assert group.get('betas', training.betas) == training.betas
+
+
+def test_gradients_are_clipped_to_the_norm_that_is_told(tiny_training):
+    _, (*step, _) = a_step(tiny_training)
+    optimiser, norms = step[2][0], []
+    take = optimiser.step
+
+    def look_first():
+        norms.append(torch.nn.utils.get_total_norm(
+            [p.grad for group in optimiser.param_groups for p in group['params']
+             if p.grad is not None]))
+        take()
+    optimiser.step = look_first
+    told = train_step(*step, 1e-3)[2]
+    assert told > 1e-2 and float(norms[0]) == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_muon_is_refused_where_weights_are_sharded(tiny_training):
     training = replace(tiny_training, optimiser='muon')
     accelerator = open_accelerator('cpu')

@@ -20,6 +20,7 @@ from depthvlm_ros.training.config import AnnotatedSource, RoomSource
 from depthvlm_ros.training.mixture import open_source
 from depthvlm_ros.training.resuming import check_same_run
 from depthvlm_ros.training.samples import Encoder
+from depthvlm_ros.training.stages import rate_at
 from depthvlm_ros.training.start import begin
 from depthvlm_ros.training.state import latest_state
 from depthvlm_ros.training.train import main, run, train_step
@@ -53,6 +54,32 @@ def assert_same(one, other):
     assert one.keys() == other.keys()
     for key, value in one.items():
         assert torch.equal(value, other[key]), key
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, 'Muon'),
+                    reason='this torch has no Muon, which came with 2.9')
+def test_every_optimiser_takes_the_rate_of_its_step(exact, tmp_path, monkeypatch):
+    training = replace(exact, optimiser='muon', steps=3, schedule='trapezoid', warm_up=2)
+    told = []
+    monkeypatch.setattr(train, 'train_step', lambda accelerator, learner, optimisers, *rest: (
+        told.append([group['lr'] for one in optimisers for group in one.param_groups])
+        or train_step(accelerator, learner, optimisers, *rest)))
+    run(training, tmp_path, **QUICK)
+    assert [len(rates) for rates in told] == [3, 3, 3]
+    assert [set(rates) for rates in told] == [
+        {rate_at(step, 3, training)} for step in range(3)]
+    assert len({rates[0] for rates in told}) > 1
+
+
+@pytest.mark.parametrize(('chats', 'told'), [(True, False), (False, True)])
+def test_a_stage_2_without_questions_is_warned_of(
+        staged, exported, tmp_path, caplog, chats, told):
+    _, training = staged
+    if not chats:
+        training = replace(training, sources=[source for source in training.sources
+                                              if isinstance(source, AnnotatedSource)])
+    run(replace(training, steps=1), tmp_path, exported, **QUICK)
+    assert ('add a source of kind chats' in caplog.text) == told
 
 
 @pytest.mark.parametrize('optimiser', ['adamw', 'muon'])
