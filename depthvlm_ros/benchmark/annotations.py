@@ -183,6 +183,22 @@ def check_focal_length(fx_px, width, what):
                           f'width {width}')
 
 
+def camera_of(rgb, fx_px, canonical_fx, what):
+    """
+    Return an image's camera; where its focal length is not known, the canonical one is taken.
+
+    :param rgb: (H, W, 3).
+    :param fx_px: in px of this image, or None: the network then sees it at its own size.
+    :param what: whose focal length it is.
+    :raises RecordError: a focal length that is none of an image of this width.
+    """
+    height, width = rgb.shape[:2]
+    if fx_px is None:
+        return Intrinsics.centred(width, height, canonical_fx)
+    check_focal_length(fx_px, width, what)
+    return Intrinsics.centred(width, height, fx_px)
+
+
 def check_way_up(size, told, reason, what):
     """
     Refuse a map that lies on its side.

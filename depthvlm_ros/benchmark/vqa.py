@@ -16,7 +16,7 @@ import sys
 import unicodedata
 
 from depthvlm_ros.benchmark.annotations import (
-    check_focal_length,
+    camera_of,
     check_text,
     enumerate_json_lines,
     parse_positive,
@@ -28,7 +28,6 @@ from depthvlm_ros.benchmark.loading import add_loading, Loading
 from depthvlm_ros.benchmark.predictors import digest_of
 from depthvlm_ros.benchmark.provenance import json_line, provenance
 from depthvlm_ros.benchmark.results import mean, Results, sha256_of
-from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model import Predictor
 from depthvlm_ros.options import at_least
 from tqdm import tqdm
@@ -106,18 +105,6 @@ def read_questions(path):
     return asked
 
 
-def camera_of(rgb, fx_px, predictor):
-    """
-    Return the image's camera; without a focal length the model sees it at its own size.
-
-    :raises RecordError: a focal length that is none of an image of this width.
-    """
-    height, width = rgb.shape[:2]
-    if fx_px is not None:
-        check_focal_length(fx_px, width, 'fx')
-    return Intrinsics.centred(width, height, fx_px or predictor.config.canonical_fx)
-
-
 def measure(predictor, asked, image_root, max_tokens=64, results=None):
     """
     Ask every question; questions about one image that follow each other share one look.
@@ -167,7 +154,8 @@ def look(predictor, fields, image_root):
     path = Path(image_root) / fields['image']
     try:
         rgb = read_rgb(path)
-        return predictor.look(rgb, camera_of(rgb, fields.get('fx'), predictor))
+        camera = camera_of(rgb, fields.get('fx'), predictor.config.canonical_fx, 'fx')
+        return predictor.look(rgb, camera)
     except RecordError as e:
         error = e
     except ValueError as e:

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depthvlm_ros.benchmark.annotations import (
-    check_focal_length,
+    camera_of,
     check_text,
     parse_positive,
     read_rgb,
     RecordError,
 )
-from depthvlm_ros.camera import Intrinsics
 from depthvlm_ros.model.lengths import scaled
 from depthvlm_ros.training.jsonlines import JsonLines
 from depthvlm_ros.training.samples import Sample
@@ -186,11 +185,8 @@ class Chats:
         if not chat.image:
             return Sample(self.encoder.bounded(self.encoder.text_row([chat.turns]), where))
         rgb = read_rgb(self.image_root / chat.image)
-        if chat.fx_px is not None:
-            check_focal_length(chat.fx_px, rgb.shape[1], f'{where}: fx')
+        camera = camera_of(rgb, chat.fx_px, self.encoder.config.canonical_fx, f'{where}: fx')
         try:
-            camera = Intrinsics.centred(rgb.shape[1], rgb.shape[0],
-                                        chat.fx_px or self.encoder.config.canonical_fx)
             pixels, grid, plan = self.encoder.image(rgb, camera, self.max_image_tokens)
         except (ValueError, TypeError) as e:
             raise RecordError('image', f'{where}: {e}') from e
