@@ -17,7 +17,8 @@ import re
 
 from depthvlm_ros import spatial
 from depthvlm_ros.model.decoding import Answer, Decoding
-from depthvlm_ros.model.lengths import METRES
+
+_METRES = r'(?<![\w.,-])(\d*\.?\d+) ?m(?:et(?:re|er)s?)?\b(?![/^²³])'
 
 POINT_QUESTION = 'Point at {thing}.'
 
@@ -93,7 +94,7 @@ def stated_distances(words: str, things: list[str]) -> list[float]:
     names = [_name(thing).lower() for thing in things]
     if any(a in b for a in names for b in names if a is not b):
         return []
-    found = [re.search(rf'\b{re.escape(name)}\b\D*?{METRES}',
+    found = [re.search(rf'\b{re.escape(name)}\b\D*?{_METRES}',
                        words.lower()) for name in names]
     # One number behind both names is the distance of one of them.
     found = list({match.start(1): match for match in found if match}.values())

@@ -10,15 +10,19 @@ was shown.
 
 import re
 
-METRES = r'(?<![\w.,-])(\d*\.?\d+) ?m(?:et(?:re|er)s?)?\b(?![/^²³])'
-
 _NUMBER = r'(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)'
-_AND = r' ?(?:[-–—×x]|to|and|or|by) ?'   # two numbers before one unit
+_JOINED = r' ?(?:[-–—×x]|to|or|by) ?'   # several numbers before one unit: ranges, sizes
 _UNIT = r'(?:[kcm]?m|(?:kilo|centi|milli)?met(?:re|er)s?)\b(?![/^²³])'
-_LENGTHS = re.compile(rf'(?<![\w.,])({_NUMBER}(?:{_AND}{_NUMBER})?) ?{_UNIT}', re.IGNORECASE)
-_BEGUN = r'[.\d][.,\d]*'
+_BEGINS = r'(?<![\w.,])(?<!\w-)'        # no place within a number or a name
+_LENGTHS = re.compile(
+    rf'{_BEGINS}((?<=\bbetween ){_NUMBER} and {_NUMBER}|{_NUMBER}(?:{_JOINED}{_NUMBER}){{0,3}})'
+    rf' ?{_UNIT}', re.IGNORECASE)
+
+# At the end of a text: numbers, and after the last one what may become a unit or a joining word.
+_DIGITS = r'[.\d][.,\d]*'
+_JOINING = r' ?(?:[-–—×x]|to|and|or|by) ?'
 _UNFINISHED = re.compile(
-    rf'(?<![\w.,]){_BEGUN}(?: ?(?:[-–—×x]|to?|and?|a|or?|by?) ?(?:{_BEGUN})?)? ?[^\W\d]*$',
+    rf'{_BEGINS}{_DIGITS}(?:{_JOINING}{_DIGITS}){{0,3}}(?:{_JOINING}| ?[^\W\d]*)\Z',
     re.IGNORECASE)
 
 

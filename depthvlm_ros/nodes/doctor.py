@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from itertools import chain
+import re
 import sys
 
 from depthvlm_ros.nodes import installation
@@ -22,6 +23,8 @@ from depthvlm_ros.options import up_to
 # The node's own defaults; its table of parameters loads ROS, which may be what is broken.
 MODEL = 'JonnyYu828/DepthVLM-4B'
 TRANSPORTS = 'raw', 'compressed'
+
+_TOPIC = re.compile(r'(?!/compressed\Z)[~/]?[A-Za-z]\w*(?:/[A-Za-z]\w*)*', re.ASCII)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,6 +111,8 @@ def main(args: list[str] | None = None) -> int:
     """Print what is found, line by line; return the exit code."""
     own, ros_args = parted(sys.argv[1:] if args is None else list(args))
     options = parser().parse_args(own)
+    if options.topic and not _TOPIC.fullmatch(options.topic):
+        parser().error(f'topic is {options.topic!r}, wanted a name such as /camera/image_raw')
     ros_args += listening_to_topic(options)
     counts = dict.fromkeys(Level, 0)
     for finding in findings(options, ros_args):

@@ -34,7 +34,9 @@ class Stream:
 
     def __init__(self, node, predictor, thread, on_hang):
         self._node, self._predictor, self._on_hang = node, predictor, on_hang
-        self._device = predictor.device     # the predictor forgets it when it is closed
+        # The predictor forgets these when it is closed.
+        self._device = predictor.device
+        self._canonical_words = predictor.config.canonical_words
         self.lanes: dict[str, Lane] = {}
         names, clouds = node.value('cameras'), Clouds.of(self._device)
         self.answers = advertise(node, SpatialAnswer, '~/answers', self._on_mismatch,
@@ -174,7 +176,7 @@ class Stream:
         most = self._predictor.max_image_tokens
         if most == self._node.value('max_image_tokens'):
             return ''
-        words = ('' if self._predictor.config.canonical_words else
+        words = ('' if self._canonical_words else
                  ', and metres in words may be too large')
         return (f'images get at most {most} tokens since memory ran out, and depth is coarser'
                 f'{words}: configure the node again once there is more')

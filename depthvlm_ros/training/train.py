@@ -277,8 +277,8 @@ def train(training, out, data, workers, accelerator, save_every, stop_at):
             for first in shown[::training.batch_size]))
     learner, *optimisers = accelerator.prepare(learner, *optimisers_of(learner, training))
     logger = logging.getLogger(__name__)
-    if training.stage == 2 and training.language_weight and all(
-            isinstance(source, AnnotatedSource) for source in training.sources):
+    if (accelerator.is_main_process and training.stage == 2 and training.language_weight
+            and all(isinstance(source, AnnotatedSource) for source in training.sources)):
         logger.warning('every source is of depth annotations, whose one reply the model may then '
                        'give to any question: add a source of kind chats to keep its language')
     progress = {'step': 0, 'skipped': 0, 'steps': steps,

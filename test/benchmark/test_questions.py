@@ -30,14 +30,15 @@ def test_both_ways_give_the_same_answers(predictor):
     assert result['ratio'] == pytest.approx(result['full_s'] / result['ours_s'])
 
 
-def test_metres_of_a_bounded_image_are_the_same_both_ways():
-    nano = Predictor.from_pretrained('nano', device='cpu')
-    rgb, _ = one_prefill.room_questions(1)
-    question = ['How far is the door?']
-    ((ours, _),), _ = one_prefill.ask_ours(nano, rgb, question, 24)
-    ((full, _),), _ = one_prefill.ask_full(nano, rgb, question, 24)
-    assert nano.plan(one_prefill.CAMERA).depth_scale > 1.1
-    assert ours == full and ' m' in ours
+def test_metres_of_a_bounded_image_are_the_same_both_ways(predictor, monkeypatch):
+    monkeypatch.setattr(predictor.config, 'canonical_words', True)
+    monkeypatch.setattr(predictor, 'max_image_tokens', 2)
+    monkeypatch.setattr(predictor.tokenizer, 'decode', lambda *_, **__: '2.00 m.')
+    rgb, asked = one_prefill.room_questions(1)
+    ((ours, _),), _ = one_prefill.ask_ours(predictor, rgb, asked, 2)
+    ((full, _),), _ = one_prefill.ask_full(predictor, rgb, asked, 2)
+    scale = predictor.plan(one_prefill.CAMERA).depth_scale
+    assert ours == full == f'{2 * scale:.2f} m.' != '2.00 m.'
 
 
 def test_an_answer_that_differs_is_told(predictor, monkeypatch):

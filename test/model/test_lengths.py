@@ -18,7 +18,9 @@ import pytest
     ('1 m, 1 m', '2 m, 2 m'), ('', ''), ('2–3 m', '4–6 m'), ('2 to 3.5 m', '4 to 7.0 m'),
     ('5 m 20 cm', '10 m 40 cm'), ('150 cm away', '300 cm away'), ('1,250.5 m', '2,501.0 m'),
     ('at -0.5 m', 'at -1.0 m'), ('2.0 x 1.5 m', '4.0 x 3.0 m'), ('1 kilometre', '2 kilometre'),
-    ('2 m/s', '2 m/s'), ('room A4 m', 'room A4 m'), ('2 of 3 m', '2 of 6 m')])
+    ('2 m/s', '2 m/s'), ('room A4 m', 'room A4 m'), ('2 of 3 m', '2 of 6 m'),
+    ('0.5 x 0.4 x 0.3 m', '1.0 x 0.8 x 0.6 m'), ('image 2 and 3 m away', 'image 2 and 6 m away'),
+    ('between 2 and 3 m', 'between 4 and 6 m'), ('cone A-4 m', 'cone A-4 m')])
 def test_metres_are_multiplied_and_nothing_else(text, twice):
     assert scaled(text, 2.0) == twice
     assert scaled(text, 1.0) == text
@@ -39,6 +41,7 @@ def test_a_number_at_the_end_waits_for_its_unit(begun, shown):
 
 @pytest.mark.parametrize('text', [
     'The red box is 2.31 m away.', 'It is 2 to 3.5 metres, or 150 cm.', 'Some 1,250.5 m, -0.5 m.',
+    'Boxes: 2\nThe door is 3 m\naway, 1 x 2 x 3 m, between 4 and 5 m, or 3\n',
     'There are 2 boxes, 2–3 m off; 12 m² of floor at 3 m/s.', 'A room of 2.0 x 1.5 m in 2026'])
 def test_what_is_shown_as_words_come_is_the_beginning_of_the_whole(text):
     whole = scaled(text, 1.7)

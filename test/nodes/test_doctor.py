@@ -180,6 +180,13 @@ def test_its_own_arguments_may_stand_behind_those_of_ros(given, own, ros_args):
     assert doctor.parted(given) == (own, ros_args)
 
 
+@pytest.mark.parametrize('topic', ['/camera/image_raw/', '/my cam/image', '/compressed', '/1st'])
+def test_a_topic_that_cannot_be_is_refused(topic, capsys):
+    with pytest.raises(SystemExit):
+        doctor.main([topic])
+    assert 'wanted a name such as /camera/image_raw' in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures('old_pillow')
 def test_a_package_too_old_to_be_imported_is_a_finding():
     for findings in (installation.check_device('cpu'), installation.check_model('nano', None)):

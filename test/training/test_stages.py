@@ -14,6 +14,9 @@ import torch
 
 accelerate = pytest.importorskip('accelerate', reason='training needs requirements-training.txt')
 
+NEEDS_MUON = pytest.mark.skipif(not hasattr(torch.optim, 'Muon'),
+                                reason='this torch has no Muon, which came with 2.9')
+
 GROUPS = ('model.visual', 'model.language_model', 'lm_head', 'depth_head')
 
 
@@ -77,6 +80,7 @@ def test_a_cosine_warms_up_for_its_share_and_ends_at_zero():
     assert all(a > b for a, b in zip(rates[4:], rates[5:]))
 
 
+@NEEDS_MUON
 def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny_training):
     training = replace(tiny_training, optimiser='muon')
     model = build(training)[0]
@@ -93,7 +97,7 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny_training):
         assert first_or_last in of[0]
 
 
-@pytest.mark.parametrize('optimiser', ['adamw', 'muon'])
+@pytest.mark.parametrize('optimiser', ['adamw', pytest.param('muon', marks=NEEDS_MUON)])
 def test_what_an_optimiser_is_told_of_the_training(tiny_training, optimiser):
     training = replace(tiny_training, optimiser=optimiser, weight_decay=0.07, betas=(0.8, 0.95),
                        learning_rate=3e-3)
