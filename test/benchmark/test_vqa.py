@@ -155,12 +155,6 @@ def test_a_skipped_question_is_asked_again(bench):
 
 
 def test_what_is_accepted_alone_is_not_accepted_within_a_wrong_answer(tmp_path):
-    class Parrot:
-        def look(self, rgb, intrinsics):
-            return None
-
-        def ask(self, view, question, max_tokens):
-            return SimpleNamespace(text=question)
     cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((48, 64, 3), np.uint8))
     asked = [{'image': 'a.png', 'fx': 60.0, 'kind': said, 'question': said,
               'answers': ['left of the ball'], 'exact_answers': ['left']}

@@ -311,11 +311,11 @@ def test_without_being_told_nothing_is_computed(nano, view, say):
     assert nano.ask(view, 'How far is the box?').text == 'The box is 1.00 m away.'
 
 
-def test_it_measures_rooms_better_than_words_tell(nano):
-    """As docs/experiments.md has it of many more rooms."""
+def test_it_measures_between_things_better_than_words_tell(nano):
+    """As docs/experiments.md has it of many more rooms, where how far is as good in words."""
     words, computed = (
         measure_rooms(nano, 12, first_seed=5000, width_px=(240, 320), per_kind=2,
                       compute_distances=compute)['answers'] for compute in (False, True))
-    assert computed['far_10']['right'] > words['far_10']['right']
-    assert computed['far']['right'] > 0.75
+    assert computed['apart']['right'] > words['apart']['right']
     assert computed['apart']['right'] > 0.6
+    assert computed['far']['right'] > 0.75 and computed['far_10']['right'] > 0.7
