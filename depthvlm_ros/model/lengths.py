@@ -20,6 +20,7 @@ _LENGTHS = re.compile(
 
 # At the end of a text: numbers, and after the last one what may become a unit or a joining word.
 _DIGITS = r'[.\d][.,\d]*'
+# ('and' joins lengths only behind 'between', but what follows it must be seen to know.)
 _JOINING = r' ?(?:[-–—×x]|to|and|or|by) ?'
 _UNFINISHED = re.compile(
     rf'{_BEGINS}{_DIGITS}(?:{_JOINING}{_DIGITS}){{0,3}}(?:{_JOINING}| ?[^\W\d]*)\Z',
